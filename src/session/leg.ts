@@ -1,0 +1,228 @@
+/**
+ * One leg: a WebSocket connection as the session sees it. Owns the socket's listeners, the only writer
+ * to it, its back-pressure and its half of the closing handshake. What kind of socket lies underneath
+ * (accepted, dialled, later TLS) is decided outside.
+ *
+ *          our Close                 peer's Close
+ *   open ─────────────▶ closeSent ─────────────────▶ closed ── TCP ends ──▶ gone
+ *    │                                                ▲
+ *    └──────────────────▶ closeReceived ──────────────┘
+ *        peer's Close                     our Close
+ */
+import type { Socket } from "node:net";
+import type { Close, Side } from "../close/causes.ts";
+import { makeCloseFrame } from "../wire/frame.ts";
+import type { Clock } from "./clock.ts";
+
+export type LegState = "open" | "closeSent" | "closeReceived" | "closed" | "gone";
+
+/** What a leg tells its session. */
+export interface LegOwner {
+  /** Bytes from the peer. The chunk is the owner's. */
+  legRead(leg: Leg, chunk: Buffer): void;
+  /** More waits to be sent than should: stop feeding this leg until `legDrained`. */
+  legBlocked(leg: Leg): void;
+  legDrained(leg: Leg): void;
+  /** The peer's side of TCP has ended or broken. */
+  legEnded(leg: Leg, detail: string): void;
+  /** The socket is closed and holds nothing any more. The last call. */
+  legGone(leg: Leg): void;
+}
+
+/** A socket that hands its bytes to whoever is set as receiver. */
+export interface LegSocket {
+  readonly socket: Socket;
+  receiver: { received(chunk: Buffer): void } | null;
+}
+
+export class Leg {
+  readonly side: Side;
+  readonly #source: LegSocket;
+  readonly #socket: Socket;
+  readonly #owner: LegOwner;
+  readonly #highWaterMarkBytes: number;
+  readonly #clock: Clock;
+  #state: LegState = "open";
+  /** Since when too much waits to be sent; null: it does not. */
+  #blockedSince: number | null = null;
+  #waitingAtLook = 0;
+  #paused = false;
+  sentCode: number | null = null;
+  receivedCode: number | null = null;
+  /** At the last byte from the peer. */
+  lastReadAt: number;
+
+  constructor(
+    side: Side,
+    source: LegSocket,
+    owner: LegOwner,
+    highWaterMarkBytes: number,
+    clock: Clock,
+  ) {
+    this.side = side;
+    this.#source = source;
+    this.#socket = source.socket;
+    this.#owner = owner;
+    this.#highWaterMarkBytes = highWaterMarkBytes;
+    this.#clock = clock;
+    this.lastReadAt = clock.now();
+    const socket: AttachedSocket = source.socket;
+    socket[kLeg] = this;
+    socket.on("drain", socketOnDrain);
+    socket.on("end", socketOnEnd);
+    socket.on("error", socketOnError);
+    socket.on("close", socketOnClose);
+    source.receiver = this;
+  }
+
+  get state(): LegState {
+    return this.#state;
+  }
+
+  /** Whether frames may still be written: no Close has gone out. */
+  get writable(): boolean {
+    return this.#state === "open" || this.#state === "closeReceived";
+  }
+
+  get blocked(): boolean {
+    return this.#blockedSince !== null;
+  }
+
+  get paused(): boolean {
+    return this.#paused;
+  }
+
+  /** Bytes that wait in user space for the peer to take them. */
+  get waitingBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  /**
+   * Since when the peer has taken nothing although something waits; null: nothing keeps it. Seen from
+   * one look to the next, as the kernel says no more.
+   */
+  stalledSince(now: number): number | null {
+    if (this.#blockedSince === null) return null;
+    const waiting = this.waitingBytes;
+    if (waiting < this.#waitingAtLook) this.#blockedSince = now;
+    this.#waitingAtLook = waiting;
+    return this.#blockedSince;
+  }
+
+  /** Bytes from the socket. */
+  received(chunk: Buffer): void {
+    this.lastReadAt = this.#clock.now();
+    this.#owner.legRead(this, chunk);
+  }
+
+  /** Writes whole frames. */
+  write(frames: Buffer): void {
+    if (!this.writable) return;
+    this.#socket.write(frames);
+    this.#blockIfFull();
+  }
+
+  /** Writes one frame whose header and payload lie apart. */
+  writeInTwo(header: Buffer, payload: Buffer): void {
+    if (!this.writable) return;
+    this.#socket.cork();
+    this.#socket.write(header);
+    this.#socket.write(payload);
+    this.#socket.uncork();
+    this.#blockIfFull();
+  }
+
+  /** Sends the leg's one and only Close; false: it has gone out before, or the socket is closed. */
+  sendClose(close: Close): boolean {
+    if (!this.writable) return false;
+    this.#socket.write(makeCloseFrame(close, this.side === "upstream"));
+    this.sentCode = close.code;
+    this.#state = this.#state === "closeReceived" ? "closed" : "closeSent";
+    this.#endIfClosed();
+    return true;
+  }
+
+  /** The peer's Close has been read. */
+  closeReceived(close: Close): void {
+    this.receivedCode = close.code;
+    if (this.#state === "open") this.#state = "closeReceived";
+    else if (this.#state === "closeSent") this.#state = "closed";
+    this.#endIfClosed();
+  }
+
+  /** Reads nothing until `resume`. */
+  pause(): void {
+    if (this.#paused || this.#state === "gone") return;
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused || this.#state === "gone") return;
+    this.#paused = false;
+    this.#socket.resume();
+  }
+
+  /** Sends what waits, then closes without waiting for the peer. */
+  destroySoon(): void {
+    this.#socket.destroySoon();
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
+  /** RFC 6455 §7.1.1: the server closes TCP first; towards an upstream, the upstream is the server. */
+  #endIfClosed(): void {
+    if (this.#state === "closed" && this.side === "client") this.#socket.end();
+  }
+
+  #blockIfFull(): void {
+    if (this.#blockedSince !== null) return;
+    const waiting = this.#socket.writableLength;
+    if (waiting < this.#highWaterMarkBytes) return;
+    this.#blockedSince = this.#clock.now();
+    this.#waitingAtLook = waiting;
+    this.#owner.legBlocked(this);
+  }
+
+  /** For the listeners below. */
+  onDrain(): void {
+    if (this.#blockedSince === null) return;
+    this.#blockedSince = null;
+    this.#owner.legDrained(this);
+  }
+
+  onEnd(detail: string): void {
+    this.#owner.legEnded(this, detail);
+  }
+
+  onClose(): void {
+    this.#state = "gone";
+    this.#source.receiver = null;
+    this.#owner.legGone(this);
+  }
+}
+
+const kLeg = Symbol("leg");
+
+interface AttachedSocket extends Socket {
+  [kLeg]?: Leg;
+}
+
+function socketOnDrain(this: AttachedSocket): void {
+  this[kLeg]?.onDrain();
+}
+
+function socketOnEnd(this: AttachedSocket): void {
+  this[kLeg]?.onEnd("connection ended without a Close");
+}
+
+function socketOnError(this: AttachedSocket, error: NodeJS.ErrnoException): void {
+  this[kLeg]?.onEnd(error.code ?? error.message);
+}
+
+/** `close` is always the last event, after `error` and after `destroy()`. */
+function socketOnClose(this: AttachedSocket): void {
+  this[kLeg]?.onClose();
+}

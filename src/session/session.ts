@@ -1,0 +1,525 @@
+/**
+ * A session: one client leg, one upstream leg, a relay in each direction. Carries out what
+ * `session-state.ts` decides, watches heartbeats and limits on the wheel's turns, and writes the record
+ * at the end. The data path (`legRead` to `Leg.write`) goes past the state machine.
+ */
+import type { Cause, Close, Side } from "../close/causes.ts";
+import { type CloseDetail, closesFor, passToClient, passToUpstream } from "../close/policy.ts";
+import type { RetryAfter } from "../close/retry-after.ts";
+import type { RouteConfig } from "../config/config.ts";
+import { makeFrame, OPCODE_PING, OPCODE_TEXT } from "../wire/frame.ts";
+import { type Direction, FrameRelay, type RelaySink, type Violation } from "../wire/relay.ts";
+import type { Clock } from "./clock.ts";
+import { Heartbeat, type PingMark } from "./heartbeat.ts";
+import { Leg, type LegOwner, type LegSocket } from "./leg.ts";
+import { MessageRate } from "./message-rate.ts";
+import type { BothWays, SessionObserver, SessionRecord } from "./record.ts";
+import {
+  type SessionEffect,
+  type SessionEvent,
+  type SessionState,
+  transition,
+} from "./session-state.ts";
+import type { Wheel, WheelEntry } from "./wheel.ts";
+
+/** What all sessions of a gateway share. */
+export interface SessionContext {
+  readonly clock: Clock;
+  readonly wheel: Wheel;
+  readonly observer: SessionObserver;
+  readonly pingMark: PingMark;
+  readonly retryAfter: RetryAfter;
+  readonly random: () => number;
+  /** Bytes that may wait in user space before the other leg is paused; the sockets' high-water mark. */
+  readonly highWaterMarkBytes: number;
+  /** Told of a bug of ours, with what was thrown. */
+  readonly onBug: (error: unknown) => void;
+}
+
+export interface SessionParts {
+  readonly id: string;
+  readonly route: RouteConfig;
+  readonly clientIp: string;
+  readonly backend: string;
+  readonly subprotocol: string;
+  readonly deflate: boolean;
+  readonly client: LegSocket;
+  readonly upstream: LegSocket;
+  readonly dials: number;
+  /** Wall clock, and the context's clock, when the handshake began. */
+  readonly startedAt: number;
+  readonly startedAtMs: number;
+  /** Gives the backend's slot back; called once, when the upstream's socket is closed. */
+  readonly releaseSlot: () => void;
+  /** Called once, last, when both sockets are closed. */
+  readonly onClosed: (session: Session, record: SessionRecord) => void;
+}
+
+const NEVER = Number.POSITIVE_INFINITY;
+/** Sessions that began together must not reach their age together either. */
+const AGE_SPREAD = 0.1;
+
+export class Session implements LegOwner, WheelEntry {
+  readonly id: string;
+  readonly startedAt: number;
+  readonly #parts: SessionParts;
+  readonly #context: SessionContext;
+  readonly #client: Leg;
+  readonly #upstream: Leg;
+  readonly #clientToUpstream: FrameRelay;
+  readonly #upstreamToClient: FrameRelay;
+  readonly #clientHeartbeat: Heartbeat;
+  readonly #upstreamHeartbeat: Heartbeat;
+  readonly #oldAt: number;
+
+  #state: SessionState = "open";
+  #cause: Cause = "internalError";
+  #detail: CloseDetail = {};
+  /** For the record: which rule or error it was. */
+  #endDetail = "";
+  #endedAtMs = 0;
+  #clientClose: Close | null = null;
+  #upstreamClose: Close | null = null;
+  /** While closing: when the sockets are destroyed. */
+  #deadline = NEVER;
+  /** While closing: how long a client that still takes bytes may go on taking them. */
+  #patience = NEVER;
+  #waitingAtDeadline = 0;
+  /** When a frame was last relayed, either way: what `limits.idleTimeout` counts from. */
+  #relayedAt: number;
+  #reported: { messages: BothWays; bytes: BothWays } = { messages: NOTHING, bytes: NOTHING };
+
+  constructor(parts: SessionParts, context: SessionContext) {
+    const { route } = parts;
+    const { clock, random, highWaterMarkBytes } = context;
+    const now = clock.now();
+    this.id = parts.id;
+    this.startedAt = parts.startedAt;
+    this.#parts = parts;
+    this.#context = context;
+    this.#relayedAt = now;
+    this.#client = new Leg("client", parts.client, this, highWaterMarkBytes, clock);
+    this.#upstream = new Leg("upstream", parts.upstream, this, highWaterMarkBytes, clock);
+    this.#clientToUpstream = this.#relay("clientToUpstream");
+    this.#upstreamToClient = this.#relay("upstreamToClient");
+    this.#clientHeartbeat = new Heartbeat(route.heartbeat.client, now, random);
+    this.#upstreamHeartbeat = new Heartbeat(route.heartbeat.upstream, now, random);
+    const ageMs = route.limits.maxConnectionAgeMs;
+    this.#oldAt = ageMs === 0 ? NEVER : now + ageMs * (1 - AGE_SPREAD * random());
+  }
+
+  get route(): string {
+    return this.#parts.route.name;
+  }
+
+  get backend(): string {
+    return this.#parts.backend;
+  }
+
+  get clientIp(): string {
+    return this.#parts.clientIp;
+  }
+
+  get subprotocol(): string {
+    return this.#parts.subprotocol;
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  get messages(): BothWays {
+    return {
+      clientToUpstream: this.#clientToUpstream.messages,
+      upstreamToClient: this.#upstreamToClient.messages,
+    };
+  }
+
+  get bytes(): BothWays {
+    return {
+      clientToUpstream: this.#clientToUpstream.bytes,
+      upstreamToClient: this.#upstreamToClient.bytes,
+    };
+  }
+
+  /** Since the last byte from either side. */
+  get idleMs(): number {
+    return this.#context.clock.now() - Math.max(this.#client.lastReadAt, this.#upstream.lastReadAt);
+  }
+
+  /** Begins to relay, with the bytes that came before both legs were ready. */
+  start(earlyFromClient: Buffer, earlyFromUpstream: Buffer): void {
+    this.#context.observer.sessionOpened(this.route);
+    this.#context.wheel.schedule(this, this.#nextCheck());
+    if (earlyFromClient.length > 0) this.legRead(this.#client, earlyFromClient);
+    if (earlyFromUpstream.length > 0) this.legRead(this.#upstream, earlyFromUpstream);
+    // A leg that the early bytes have blocked keeps the other one paused.
+    if (!this.#upstream.blocked) this.#parts.client.socket.resume();
+    if (!this.#client.blocked) this.#parts.upstream.socket.resume();
+  }
+
+  /** Ends the session with a cause of the gateway's own. Does nothing if it is ending already. */
+  end(cause: Cause, detail: CloseDetail = {}): void {
+    if (this.#state !== "open") return;
+    this.#detail = detail;
+    this.#dispatch({ type: "verdict", cause });
+  }
+
+  /** Closes both sockets at once, whatever is still on the way. */
+  destroy(): void {
+    this.#client.destroy();
+    this.#upstream.destroy();
+  }
+
+  /** Hands the traffic since the last call to the observer. */
+  reportTraffic(): void {
+    const { messages, bytes } = this;
+    const before = this.#reported;
+    this.#reported = { messages, bytes };
+    this.#context.observer.relayed(
+      this.route,
+      difference(messages, before.messages),
+      difference(bytes, before.bytes),
+    );
+  }
+
+  legRead(leg: Leg, chunk: Buffer): void {
+    try {
+      (leg === this.#client ? this.#clientToUpstream : this.#upstreamToClient).push(chunk);
+    } catch (error) {
+      this.#bug(error);
+    }
+  }
+
+  legBlocked(leg: Leg): void {
+    if (this.#state === "closing" || this.#state === "closed") return;
+    const other = this.#other(leg);
+    const now = this.#context.clock.now();
+    other.pause();
+    this.#heartbeat(other).standStill(now);
+    // A ping to a client that takes nothing cannot arrive; limits.slowConsumerTimeout judges it.
+    if (leg === this.#client) this.#clientHeartbeat.standStill(now);
+    this.#context.wheel.schedule(this, this.#nextCheck());
+  }
+
+  legDrained(leg: Leg): void {
+    const other = this.#other(leg);
+    const now = this.#context.clock.now();
+    other.resume();
+    this.#heartbeat(other).goOn(now);
+    if (!other.blocked) this.#heartbeat(leg).goOn(now);
+  }
+
+  legEnded(leg: Leg, detail: string): void {
+    if (this.#state === "open") this.#endDetail = detail;
+    this.#dispatch({ type: "ended", side: leg.side });
+  }
+
+  legGone(leg: Leg): void {
+    if (leg === this.#upstream) this.#parts.releaseSlot();
+    // Destroyed from outside, without an event before: the other side has to learn of it.
+    this.#dispatch({ type: "ended", side: leg.side });
+    if (this.#client.state === "gone" && this.#upstream.state === "gone") {
+      this.#dispatch({ type: "socketsClosed" });
+    }
+  }
+
+  /** The wheel's turn. */
+  check(now: number): number {
+    try {
+      if (this.#state === "open") this.#checkLimits(now);
+      if (this.#state === "open") this.#beat(this.#client, this.#clientHeartbeat, now);
+      if (this.#state === "open") this.#beat(this.#upstream, this.#upstreamHeartbeat, now);
+      if (now >= this.#deadline) this.#deadlineReached(now);
+    } catch (error) {
+      this.#bug(error);
+    }
+    return this.#nextCheck();
+  }
+
+  /** For the relays: the other side's bytes have moved this session on. */
+  relayed(at: number): void {
+    this.#relayedAt = at;
+  }
+
+  closeReceived(leg: Leg, close: Close): void {
+    this.#context.observer.closeFrame(leg.side, "received", close.code);
+    leg.closeReceived(close);
+    if (leg === this.#client) this.#clientClose = close;
+    else this.#upstreamClose = close;
+    this.#dispatch({ type: "closeReceived", side: leg.side });
+  }
+
+  violated(leg: Leg, violation: Violation): void {
+    // Nothing after a violation can be read; in a closing session that is the end of this leg's part.
+    if (this.#state !== "open") {
+      this.#dispatch({ type: "ended", side: leg.side });
+      return;
+    }
+    this.#endDetail = violation.detail;
+    this.end(causeOf(violation, leg.side), { offender: leg.side, reason: violation.detail });
+  }
+
+  pongReceived(leg: Leg, payload: Buffer): boolean {
+    if (!this.#context.pingMark.matches(payload)) return false;
+    const rttMs = this.#heartbeat(leg).ponged(this.#context.clock.now());
+    if (rttMs !== null) this.#context.observer.heartbeatRtt(leg.side, rttMs / 1000);
+    return true;
+  }
+
+  #dispatch(event: SessionEvent): void {
+    const { state, effects } = transition(this.#state, event);
+    this.#state = state;
+    for (const effect of effects) this.#carryOut(effect);
+  }
+
+  #carryOut(effect: SessionEffect): void {
+    switch (effect.do) {
+      case "settle":
+        this.#cause = effect.cause;
+        this.#endedAtMs = this.#context.clock.now();
+        break;
+      case "passOn":
+        if (effect.from === "client") {
+          this.#sendClose(this.#upstream, passToUpstream(this.#clientClose ?? EMPTY_CLOSE));
+        } else {
+          const { close } = this.#parts.route;
+          this.#sendClose(this.#client, passToClient(this.#upstreamClose ?? EMPTY_CLOSE, close));
+        }
+        break;
+      case "echo":
+        if (effect.to === "client") this.#sendClose(this.#client, this.#clientClose ?? EMPTY_CLOSE);
+        else this.#sendClose(this.#upstream, this.#upstreamClose ?? EMPTY_CLOSE);
+        break;
+      case "closeBoth": {
+        const closes = closesFor(this.#cause, this.#parts.route.close, this.#detail);
+        if (closes.client !== null) this.#sendClose(this.#client, closes.client);
+        if (closes.upstream !== null) this.#sendClose(this.#upstream, closes.upstream);
+        break;
+      }
+      case "discardFrom":
+        this.#discardFrom(effect.side === "client" ? this.#client : this.#upstream);
+        break;
+      case "destroySoon":
+        (effect.side === "client" ? this.#client : this.#upstream).destroySoon();
+        break;
+      case "destroy":
+        (effect.side === "client" ? this.#client : this.#upstream).destroy();
+        break;
+      case "startDeadline":
+        this.#startDeadline();
+        break;
+      case "finish":
+        this.#finish();
+        break;
+    }
+  }
+
+  #sendClose(leg: Leg, close: Close): void {
+    if (leg.sendClose(close)) this.#context.observer.closeFrame(leg.side, "sent", close.code);
+  }
+
+  /** Goes on reading for the peer's Close and TCP end; unread bytes would turn our FIN into a reset. */
+  #discardFrom(leg: Leg): void {
+    (leg === this.#client ? this.#clientToUpstream : this.#upstreamToClient).discard();
+    leg.resume();
+  }
+
+  #startDeadline(): void {
+    const now = this.#context.clock.now();
+    const { close, limits } = this.#parts.route;
+    this.#deadline = now + close.timeoutMs;
+    this.#patience = now + Math.max(close.timeoutMs, limits.slowConsumerTimeoutMs);
+    this.#waitingAtDeadline = this.#client.waitingBytes;
+    this.#context.wheel.schedule(this, this.#nextCheck());
+  }
+
+  /** A client that is still taking what was sent before its Close gets more time: else it sees 1006. */
+  #deadlineReached(now: number): void {
+    const waiting = this.#client.waitingBytes;
+    const takes = this.#client.state !== "gone" && waiting > 0 && waiting < this.#waitingAtDeadline;
+    if (this.#state === "closing" && takes && now < this.#patience) {
+      this.#waitingAtDeadline = waiting;
+      this.#deadline = Math.min(this.#patience, now + this.#parts.route.close.timeoutMs);
+      this.#upstream.destroy();
+      return;
+    }
+    this.#deadline = NEVER;
+    this.#dispatch({ type: "deadline" });
+  }
+
+  #checkLimits(now: number): void {
+    const { limits } = this.#parts.route;
+    const stalledSince = this.#client.stalledSince(now);
+    if (stalledSince !== null && now - stalledSince >= limits.slowConsumerTimeoutMs) {
+      this.end("slowConsumer");
+    } else if (limits.idleTimeoutMs > 0 && now - this.#relayedAt >= limits.idleTimeoutMs) {
+      this.end("idle");
+    } else if (now >= this.#oldAt) {
+      this.end("maxAge");
+    }
+  }
+
+  #beat(leg: Leg, heartbeat: Heartbeat, now: number): void {
+    // An upstream that takes what we send lives, even before it has come to our ping.
+    const stalledSince = leg === this.#upstream ? leg.stalledSince(now) : null;
+    const lastSignAt =
+      stalledSince === null ? leg.lastReadAt : Math.max(leg.lastReadAt, stalledSince);
+    const verdict = heartbeat.verdict(now, lastSignAt);
+    if (verdict === "unresponsive") {
+      this.end(leg === this.#client ? "clientUnresponsive" : "upstreamUnresponsive");
+    } else if (verdict === "ping") {
+      const { payload, text } = this.#parts.route.heartbeat[leg.side];
+      if (payload === "ping") {
+        leg.write(makeFrame(OPCODE_PING, this.#context.pingMark.payload(), leg === this.#upstream));
+      } else if (!this.#upstreamToClient.midMessage) {
+        // Inside a fragmented message no other message may begin; its own bytes keep hops awake.
+        leg.write(makeFrame(OPCODE_TEXT, Buffer.from(text), false));
+      }
+      heartbeat.pinged(now);
+    }
+  }
+
+  #nextCheck(): number {
+    switch (this.#state) {
+      case "closed":
+        return NEVER;
+      case "open": {
+        const { limits } = this.#parts.route;
+        let at = Math.min(
+          this.#clientHeartbeat.nextAt,
+          this.#upstreamHeartbeat.nextAt,
+          this.#oldAt,
+        );
+        if (limits.idleTimeoutMs > 0) at = Math.min(at, this.#relayedAt + limits.idleTimeoutMs);
+        if (this.#client.blocked) {
+          const now = this.#context.clock.now();
+          const since = this.#client.stalledSince(now) ?? now;
+          at = Math.min(at, since + limits.slowConsumerTimeoutMs);
+        }
+        return at;
+      }
+      case "awaitingUpstream":
+      case "closing":
+        return this.#deadline;
+    }
+  }
+
+  #finish(): void {
+    this.#context.wheel.remove(this);
+    this.reportTraffic();
+    this.#parts.onClosed(this, this.#record());
+  }
+
+  #record(): SessionRecord {
+    const { id, route, backend, clientIp, subprotocol, dials, startedAt, startedAtMs } =
+      this.#parts;
+    const lastByteAt = Math.max(this.#client.lastReadAt, this.#upstream.lastReadAt);
+    return {
+      session: id,
+      route: route.name,
+      backend,
+      clientIp,
+      subprotocol,
+      cause: this.#cause,
+      detail: this.#endDetail,
+      refused: false,
+      client: { sent: this.#client.sentCode, received: this.#client.receivedCode },
+      upstream: { sent: this.#upstream.sentCode, received: this.#upstream.receivedCode },
+      startedAt,
+      durationMs: Math.round(this.#endedAtMs - startedAtMs),
+      idleMs: Math.round(Math.max(0, this.#endedAtMs - lastByteAt)),
+      messages: this.messages,
+      bytes: this.bytes,
+      dropped: {
+        clientToUpstream: this.#clientToUpstream.droppedMessages,
+        upstreamToClient: this.#upstreamToClient.droppedMessages,
+      },
+      dials,
+      resumes: 0,
+    };
+  }
+
+  #bug(error: unknown): void {
+    this.#context.onBug(error);
+    if (this.#state === "open") this.end("internalError");
+    else this.destroy();
+  }
+
+  #relay(direction: Direction): FrameRelay {
+    const { deflate, route } = this.#parts;
+    const { maxMessageBytes, messageRate, messageBurst } = route.limits;
+    const fromClient = direction === "clientToUpstream";
+    const [from, to] = fromClient ? [this.#client, this.#upstream] : [this.#upstream, this.#client];
+    const limiter =
+      fromClient && messageRate > 0
+        ? new MessageRate(messageRate, messageBurst, this.#context.clock)
+        : null;
+    const options = { direction, deflate, maxMessageBytes, limiter };
+    return new FrameRelay(options, new Forwarder(this, from, to));
+  }
+
+  #other(leg: Leg): Leg {
+    return leg === this.#client ? this.#upstream : this.#client;
+  }
+
+  #heartbeat(leg: Leg): Heartbeat {
+    return leg === this.#client ? this.#clientHeartbeat : this.#upstreamHeartbeat;
+  }
+}
+
+/** One direction's output: frames to the other leg, everything else to the session. */
+class Forwarder implements RelaySink {
+  readonly #session: Session;
+  readonly #from: Leg;
+  readonly #to: Leg;
+
+  constructor(session: Session, from: Leg, to: Leg) {
+    this.#session = session;
+    this.#from = from;
+    this.#to = to;
+  }
+
+  forward(frames: Buffer): void {
+    this.#session.relayed(this.#from.lastReadAt);
+    this.#to.write(frames);
+  }
+
+  forwardFragment(header: Buffer, payload: Buffer): void {
+    this.#session.relayed(this.#from.lastReadAt);
+    this.#to.writeInTwo(header, payload);
+  }
+
+  takePong(payload: Buffer): boolean {
+    return this.#session.pongReceived(this.#from, payload);
+  }
+
+  closeReceived(close: Close): void {
+    this.#session.closeReceived(this.#from, close);
+  }
+
+  violated(violation: Violation): void {
+    this.#session.violated(this.#from, violation);
+  }
+}
+
+const NOTHING: BothWays = { clientToUpstream: 0, upstreamToClient: 0 };
+const EMPTY_CLOSE: Close = { code: 1005, reason: "" };
+
+function difference(now: BothWays, before: BothWays): BothWays {
+  return {
+    clientToUpstream: now.clientToUpstream - before.clientToUpstream,
+    upstreamToClient: now.upstreamToClient - before.upstreamToClient,
+  };
+}
+
+function causeOf(violation: Violation, offender: Side): Cause {
+  switch (violation.kind) {
+    case "protocol":
+      return offender === "client" ? "clientProtocolError" : "upstreamProtocolError";
+    case "messageTooBig":
+      return "messageTooBig";
+    case "rateLimited":
+      return "rateLimited";
+  }
+}
