@@ -1,6 +1,4 @@
 /** The live sessions of a gateway, and their paced end when it drains. */
-import type { RetryAfter } from "../close/retry-after.ts";
-import type { RetryAfterConfig } from "../config/config.ts";
 import type { Clock } from "./clock.ts";
 import type { Session } from "./session.ts";
 
@@ -49,13 +47,7 @@ export class SessionTable {
    * Closes every session with cause `draining`, spread evenly over `timeoutMs`, oldest first. Resolves
    * when none is left, or at the end of that time with the number that had to be destroyed.
    */
-  async drain(options: {
-    readonly timeoutMs: number;
-    readonly clock: Clock;
-    readonly retryAfter: RetryAfter;
-    readonly policyOf: (session: Session) => RetryAfterConfig;
-  }): Promise<number> {
-    const { timeoutMs, clock, retryAfter, policyOf } = options;
+  async drain(timeoutMs: number, clock: Clock): Promise<number> {
     const start = clock.now();
     const paceMs = timeoutMs * (1 - LAST_SHARE);
     const queue = [...this.#sessions.values()];
@@ -63,13 +55,7 @@ export class SessionTable {
     const closeDue = (): void => {
       const share = paceMs <= 0 ? 1 : Math.min(1, (clock.now() - start) / paceMs);
       const due = Math.ceil(queue.length * share);
-      for (; next < due; next += 1) {
-        const session = queue[next];
-        if (session === undefined || session.state !== "open") continue;
-        session.end("draining", {
-          retryAfterS: retryAfter.turnAway(policyOf(session), clock.now()),
-        });
-      }
+      for (; next < due; next += 1) queue[next]?.drain();
     };
     closeDue();
     const pacing = setInterval(closeDue, PACE_MS);

@@ -165,6 +165,14 @@ export class Session implements LegOwner, WheelEntry {
     this.#dispatch({ type: "verdict", cause });
   }
 
+  /** Ends the session because the gateway shuts down, with a time at which to come back. */
+  drain(): void {
+    if (this.#state !== "open") return;
+    const { retryAfter, clock } = this.#context;
+    const retryAfterS = retryAfter.turnAway(this.#parts.route.retryAfter, clock.now());
+    this.end("draining", { retryAfterS });
+  }
+
   /** Closes both sockets at once, whatever is still on the way. */
   destroy(): void {
     this.#client.destroy();

@@ -18,18 +18,17 @@ export class Pool {
 
   /** A slot in an available backend outside `except`; null: there is none. */
   takeSlot(except: ReadonlySet<Backend>): Slot | null {
-    return this.#pick(except)?.takeSlot() ?? null;
+    const backend = this.#pick((candidate) => candidate.available && !except.has(candidate));
+    return backend?.takeSlot() ?? null;
   }
 
-  /** A backend for a plain HTTP request, which takes no slot; null: none is available. */
+  /** A backend for a plain HTTP request, which takes no slot; null: there is none. */
   pickForHttp(): Backend | null {
-    return this.#pick(NONE);
+    return this.#pick(() => true);
   }
 
-  #pick(except: ReadonlySet<Backend>): Backend | null {
-    const candidates = this.backends.filter((backend) => backend.available && !except.has(backend));
+  #pick(eligible: (candidate: Backend) => boolean): Backend | null {
+    const candidates = this.backends.filter(eligible);
     return candidates.length === 0 ? null : (this.#balancer.pick(candidates) ?? null);
   }
 }
-
-const NONE: ReadonlySet<Backend> = new Set();

@@ -21,6 +21,7 @@ import {
   LENGTH_BITS,
   MASK,
   MAX_CONTROL_PAYLOAD,
+  OPCODE_BINARY,
   OPCODE_BITS,
   OPCODE_CLOSE,
   OPCODE_CONTINUATION,
@@ -130,7 +131,7 @@ export class FrameRelay {
 
   /** Part of a message has been forwarded and its end has not. */
   get midMessage(): boolean {
-    return this.#inMessage || this.#awaited === "longFrame";
+    return this.#inMessage || this.#longOffset > 0;
   }
 
   /** Bytes kept in memory: at most one frame with HOLD_LIMIT_BYTES of payload. */
@@ -142,7 +143,8 @@ export class FrameRelay {
   discard(): void {
     if (this.#discarding || this.#awaited === "done") return;
     this.#discarding = true;
-    if (this.midMessage) this.droppedMessages += 1;
+    // A long frame of which nothing has gone out yet has been accounted for as forwarded.
+    if (this.midMessage || this.#awaited === "longFrame") this.droppedMessages += 1;
   }
 
   /** Stop for good: everything from here on is ignored. */
@@ -183,7 +185,7 @@ export class FrameRelay {
       }
       if (needed > end - position) {
         this.#forwardRun(chunk, runStart, position);
-        this.#append(chunk, position, end, needed);
+        if (!this.#isDone()) this.#append(chunk, position, end, needed);
         return end;
       }
       const opcode = this.#firstByte & OPCODE_BITS;
@@ -194,20 +196,29 @@ export class FrameRelay {
             this.#forwardRun(chunk, runStart, position);
             return this.#closeReceived(payload, end);
           }
-          if (this.#sink.takePong(payload)) {
+          const taken = this.#sink.takePong(payload);
+          if (this.#isDone()) return end;
+          if (taken) {
             this.#forwardRun(chunk, runStart, position);
+            if (this.#isDone()) return end;
             runStart = position + needed;
           }
         }
         position += needed;
         continue;
       }
+      // Before the accounts: the sink may stop the relay or tell it to discard from inside a call.
+      const isLong = this.#payloadBytes > HOLD_LIMIT_BYTES;
+      if (isLong) {
+        this.#forwardRun(chunk, runStart, position);
+        if (this.#isDone()) return end;
+        runStart = position;
+      }
       if (!this.#enterDataFrame()) {
         this.#forwardRun(chunk, runStart, position);
         return this.#fail(end);
       }
-      if (this.#payloadBytes > HOLD_LIMIT_BYTES) {
-        this.#forwardRun(chunk, runStart, position);
+      if (isLong) {
         this.#startLongFrame(chunk, position);
         return position + this.#headerBytes;
       }
@@ -239,7 +250,7 @@ export class FrameRelay {
       if (shortLength > MAX_CONTROL_PAYLOAD) return this.#broken(LONG_CONTROL);
       if ((firstByte & RSV_BITS) !== 0) return this.#broken(RSV);
     } else {
-      if (opcode > 0x2) return this.#broken(RESERVED_OPCODE);
+      if (opcode > OPCODE_BINARY) return this.#broken(RESERVED_OPCODE);
       const rsv = firstByte & RSV_BITS;
       if (rsv !== 0 && (rsv !== RSV1 || !this.#deflate || opcode === OPCODE_CONTINUATION)) {
         return this.#broken(RSV);
@@ -323,6 +334,7 @@ export class FrameRelay {
   }
 
   #closeReceived(payload: Buffer, end: number): number {
+    if (this.#isDone()) return end;
     const close = parseClosePayload(payload);
     if ("violation" in close) {
       this.#violation = { kind: "protocol", detail: close.violation };
@@ -334,10 +346,16 @@ export class FrameRelay {
   }
 
   #fail(end: number): number {
+    if (this.#isDone()) return end;
     const violation = this.#violation ?? RESERVED_OPCODE;
     this.stop();
     this.#sink.violated(violation);
     return end;
+  }
+
+  /** The sink may call `stop` from inside any of its calls; nothing may come after that. */
+  #isDone(): boolean {
+    return this.#awaited === "done";
   }
 
   /** Adds bytes to the partial header or frame; once it is whole, scans it like a chunk of its own. */
@@ -400,16 +418,19 @@ export class FrameRelay {
       this.#held = null;
       this.#heldBytes = 0;
     }
-    if (!this.#discarding) {
-      const header = this.#fragmentHeader(piece.length, last);
-      this.bytes += header.length + piece.length;
-      this.#sink.forwardFragment(header, piece);
-    }
-    this.#longOffset += piece.length;
+    const header = this.#discarding ? null : this.#fragmentHeader(piece.length, last);
+    // The state first, the sink last: it may stop the relay from inside the call.
     if (last) {
       this.#awaited = "frame";
+      this.#longOffset = 0;
       this.#firstByte = this.#longFirstByte;
       this.#leaveDataFrame();
+    } else {
+      this.#longOffset += piece.length;
+    }
+    if (header !== null) {
+      this.bytes += header.length + piece.length;
+      this.#sink.forwardFragment(header, piece);
     }
     return to;
   }

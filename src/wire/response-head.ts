@@ -16,7 +16,10 @@ export interface ResponseHead {
 }
 
 const STATUS_LINE = /^HTTP\/1\.1 ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?$/;
-const HEADER_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t ]*([\t\x20-\x7e\x80-\xff]*)$/;
+// The value begins with a visible character: were white space allowed in both places, a line of blanks
+// with a bad end would take quadratic time.
+const HEADER_LINE =
+  /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t ]*((?:[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*)?)$/;
 
 /** Index behind the empty line that ends the head; -1: not there yet. */
 export function endOfHead(bytes: Buffer): number {
@@ -34,7 +37,7 @@ export function parseResponseHead(bytes: Buffer): ResponseHead | string {
   for (let i = 1; i < lines.length; i += 1) {
     const header = HEADER_LINE.exec(lines[i] ?? "");
     if (header === null) return "malformed header line";
-    headers.push([header[1] ?? "", (header[2] ?? "").trimEnd()]);
+    headers.push([header[1] ?? "", trimBlanks(header[2] ?? "")]);
   }
   return { status: Number(statusLine[1]), statusText: statusLine[2] ?? "", headers };
 }
@@ -52,5 +55,18 @@ export function headerValue(head: ResponseHead, name: string): string | undefine
 /** Whether a comma-separated header contains a token, case-insensitively. `token` in lower case. */
 export function hasToken(value: string | undefined, token: string): boolean {
   if (value === undefined) return false;
-  return value.split(",").some((part) => part.trim().toLowerCase() === token);
+  return value.split(",").some((part) => trimBlanks(part).toLowerCase() === token);
+}
+
+/** Optional white space of RFC 9110 §5.6.3. Not `trim`: 0xA0 is a blank to it, and here part of a value. */
+function trimBlanks(text: string): string {
+  let from = 0;
+  let to = text.length;
+  while (from < to && isBlank(text.charCodeAt(from))) from += 1;
+  while (from < to && isBlank(text.charCodeAt(to - 1))) to -= 1;
+  return text.slice(from, to);
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09;
 }

@@ -1,0 +1,56 @@
+/**
+ * `softclose run`: from flags to an exit code. Logger, configuration, build, bind, wait for a signal,
+ * drain.
+ */
+import type { GatewayConfig } from "../config/config.ts";
+import type { Environment } from "../config/interpolate.ts";
+import { type RunFlags, resolveSources } from "../config/sources.ts";
+import { BindError } from "../edge/bind-error.ts";
+import { createLogger, type Logger } from "../observe/log.ts";
+import type { CommandOutput } from "./check.ts";
+
+const CLEAN = 0;
+/** Could not start, or drain had to destroy sessions. */
+const FAILED = 1;
+const BAD_CONFIG = 64;
+
+/** As much of the gateway as running it takes. */
+export interface RunnableGateway {
+  /** Rejects with a BindError. */
+  start(): Promise<void>;
+  /** Resolves to the number of sessions that had to be destroyed. */
+  drain(): Promise<number>;
+}
+
+export interface RunOptions {
+  readonly createGateway: (config: GatewayConfig, logger: Logger) => RunnableGateway;
+  readonly flags: RunFlags;
+  readonly env: Environment;
+  readonly io: CommandOutput;
+  /** Resolves at the first signal to stop. */
+  readonly stopSignal: Promise<string>;
+}
+
+/** Resolves to the exit code when the gateway has ended. */
+export async function run(options: RunOptions): Promise<number> {
+  const { createGateway, flags, env, io, stopSignal } = options;
+  const sources = resolveSources(flags, env);
+  if ("problems" in sources) {
+    for (const problem of sources.problems) io.err(problem);
+    return BAD_CONFIG;
+  }
+  const { config } = sources;
+  const logger = createLogger(config.log);
+  const gateway = createGateway(config, logger);
+  try {
+    await gateway.start();
+  } catch (error) {
+    if (!(error instanceof BindError)) throw error;
+    io.err(error.message);
+    return FAILED;
+  }
+  const signal = await stopSignal;
+  logger.info({ signal }, "stopping");
+  const destroyed = await gateway.drain();
+  return destroyed === 0 ? CLEAN : FAILED;
+}
