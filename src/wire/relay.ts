@@ -383,8 +383,9 @@ export class FrameRelay {
     const size = this.#heldBytes + to - from;
     let held = this.#held;
     if (held === null || held.length < size) {
-      const doubled = Math.max(FIRST_HOLD_BYTES, 2 * (held?.length ?? 0));
-      const grown = Buffer.allocUnsafeSlow(Math.max(size, Math.min(needed, doubled)));
+      // A sender of a long frame has proven that it sends: its next fragment needs no slow start.
+      const wanted = Math.max(FIRST_HOLD_BYTES, 2 * size, this.#longOffset);
+      const grown = Buffer.allocUnsafeSlow(Math.max(size, Math.min(needed, wanted)));
       held?.copy(grown, 0, 0, this.#heldBytes);
       held = grown;
       this.#held = grown;

@@ -1,0 +1,154 @@
+/** A backend over bare TCP, for what no WebSocket server would do. Answers nothing by itself. */
+import { createHash } from "node:crypto";
+import { createServer, type Server, type Socket } from "node:net";
+import { eventually } from "./eventually.ts";
+import { FrameLog } from "./frame-log.ts";
+import { buildFrame, closePayload, type FrameSpec } from "./frames.ts";
+
+/** What a backend does with a connection; called when the request's head is complete. */
+export type Behaviour = (peer: UpstreamPeer) => void;
+
+export class UpstreamPeer {
+  readonly socket: Socket;
+  readonly log = new FrameLog();
+  /** Head of the request, without the empty line. */
+  head = "";
+  ending: "fin" | "reset" | null = null;
+  #bytes: Buffer = Buffer.alloc(0);
+  #onHead: Behaviour;
+
+  constructor(socket: Socket, onHead: Behaviour) {
+    this.socket = socket;
+    this.#onHead = onHead;
+    socket.setNoDelay(true);
+    socket.on("data", (chunk: Buffer) => this.#read(chunk));
+    socket.on("error", () => {
+      this.ending = "reset";
+    });
+    socket.on("end", () => {
+      this.ending ??= "fin";
+    });
+    socket.on("close", () => {
+      this.ending ??= "fin";
+    });
+  }
+
+  header(name: string): string | null {
+    const line = this.head
+      .split("\r\n")
+      .find((candidate) => candidate.toLowerCase().startsWith(`${name.toLowerCase()}:`));
+    return line === undefined ? null : line.slice(name.length + 1).trim();
+  }
+
+  /** Writes a correct 101; a header given as "" is left out, others replace or add. */
+  accept(headers: Readonly<Record<string, string>> = {}, behind?: Uint8Array): void {
+    const all: Record<string, string> = {
+      Upgrade: "websocket",
+      Connection: "Upgrade",
+      "Sec-WebSocket-Accept": acceptFor(this.header("sec-websocket-key") ?? ""),
+      ...headers,
+    };
+    const lines = Object.entries(all)
+      .filter(([, value]) => value !== "")
+      .map(([name, value]) => `${name}: ${value}\r\n`);
+    const head = `HTTP/1.1 101 Switching Protocols\r\n${lines.join("")}\r\n`;
+    this.socket.write(Buffer.concat([Buffer.from(head, "latin1"), behind ?? new Uint8Array()]));
+  }
+
+  write(text: string): void {
+    this.socket.write(text, "latin1");
+  }
+
+  /** Not masked, as a server must, unless the frame says otherwise. */
+  send(frame: FrameSpec): void {
+    this.socket.write(buildFrame(frame));
+  }
+
+  sendText(text: string): void {
+    this.send({ opcode: 1, payload: text });
+  }
+
+  sendClose(code: number, reason: Uint8Array | string = ""): void {
+    this.send({ opcode: 8, payload: closePayload(code, reason) });
+  }
+
+  end(): void {
+    this.socket.end();
+  }
+
+  reset(): void {
+    this.socket.resetAndDestroy();
+  }
+
+  ended(): Promise<"fin" | "reset"> {
+    return eventually(() => {
+      if (this.ending === null) throw new Error("still connected");
+      return this.ending;
+    });
+  }
+
+  #read(chunk: Buffer): void {
+    if (this.head !== "") {
+      this.log.add(chunk);
+      return;
+    }
+    this.#bytes = Buffer.concat([this.#bytes, chunk]);
+    const end = this.#bytes.indexOf("\r\n\r\n");
+    if (end === -1) return;
+    this.head = this.#bytes.subarray(0, end).toString("latin1");
+    this.#onHead(this);
+    const rest = this.#bytes.subarray(end + 4);
+    if (rest.length > 0) this.log.add(rest);
+  }
+}
+
+export class RawUpstream {
+  readonly peers: UpstreamPeer[] = [];
+  readonly #server: Server;
+  readonly port: number;
+
+  private constructor(server: Server, port: number) {
+    this.#server = server;
+    this.port = port;
+  }
+
+  /** `behaviour` default: a correct 101 and then silence. `onConnect`: before any byte of the request. */
+  static async start(
+    behaviour: Behaviour = (peer) => peer.accept(),
+    onConnect: (socket: Socket) => void = () => undefined,
+  ): Promise<RawUpstream> {
+    const server = createServer({ allowHalfOpen: false });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const address = server.address();
+    if (address === null || typeof address === "string") throw new Error("no port");
+    const upstream = new RawUpstream(server, address.port);
+    server.on("connection", (socket: Socket) => {
+      const peer = new UpstreamPeer(socket, behaviour);
+      upstream.peers.push(peer);
+      onConnect(socket);
+    });
+    return upstream;
+  }
+
+  get url(): string {
+    return `ws://127.0.0.1:${this.port}`;
+  }
+
+  /** Waits for connection number `index`, with its request read. */
+  peer(index = 0): Promise<UpstreamPeer> {
+    return eventually(() => {
+      const peer = this.peers[index];
+      if (peer === undefined || peer.head === "") throw new Error(`no connection ${index} yet`);
+      return peer;
+    });
+  }
+
+  async stop(): Promise<void> {
+    for (const { socket } of this.peers) socket.destroy();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+function acceptFor(key: string): string {
+  return createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
+}
