@@ -5,9 +5,10 @@
 import { readFileSync } from "node:fs";
 import type { GatewayConfig } from "./config.ts";
 import type { Environment } from "./interpolate.ts";
+import { LineIndex } from "./line-index.ts";
 import { type Finding, resolve } from "./resolve.ts";
 import { formatPath } from "./wording.ts";
-import { positionOf, readTree } from "./yaml-tree.ts";
+import { pathId, readTree } from "./yaml-tree.ts";
 
 /** One thing that is wrong, in a form that tools can use too. */
 export interface ConfigProblem {
@@ -35,14 +36,16 @@ export function loadConfig(
   if (Buffer.byteLength(source) > LARGEST_FILE_BYTES) return wholeFile(file, TOO_LARGE);
   // Positions are those an editor shows, and it hides the byte order mark.
   const text = source.startsWith("\uFEFF") ? source.slice(1) : source;
-  const tree = readTree(text, env);
+  const lines = new LineIndex(text);
+  const tree = readTree(text, env, lines);
   const faults = tree.faults.map((fault): Located => ({ ...fault }));
   if (!tree.broken) {
     const result = resolve(tree.value, tree.texts);
     if ("config" in result && faults.length === 0) return result;
     const findings = "findings" in result ? result.findings : [];
     // Where the text itself is at fault, what the schema says about the place follows from that.
-    const fresh = findings.filter((finding) => !faults.some((fault) => covers(fault, finding)));
+    const faulty = new Set(faults.map((fault) => pathId(fault.path)));
+    const fresh = findings.filter((finding) => !isWithin(finding.path, faulty));
     faults.push(...fresh.map((finding) => ({ ...finding, offset: offsetOf(finding) })));
   }
   return { errors: toProblems(faults) };
@@ -56,7 +59,7 @@ export function loadConfig(
       .toSorted((one, other) => one.offset - other.offset)
       .map(({ path, offset, message }) => ({
         file,
-        ...positionOf(text, offset),
+        ...lines.positionOf(offset),
         path: formatPath(path),
         message,
       }));
@@ -108,6 +111,7 @@ function unreadable(error: unknown): string {
   return `cannot be read (${typeof code === "string" ? code : "unknown error"})`;
 }
 
-function covers(fault: Located, finding: Finding): boolean {
-  return fault.path.length > 0 && fault.path.every((step, index) => finding.path[index] === step);
+/** Does the path, or anything above it but the root, belong to the set? */
+function isWithin(path: Finding["path"], set: ReadonlySet<string>): boolean {
+  return path.some((_step, index) => set.has(pathId(path.slice(0, index + 1))));
 }

@@ -11,6 +11,9 @@ import { policiesSchema } from "./policies-schema.ts";
 import { backendUrl, bind, hostPattern, pathPrefix } from "./values.ts";
 import { formatPath, nearest, type Path, show } from "./wording.ts";
 
+/** A message stays one line that can be read. */
+const MOST_NAMES_SHOWN = 20;
+
 const BIND = bind();
 const HOST = hostPattern().optional();
 const PATH = pathPrefix().optional();
@@ -80,11 +83,13 @@ function checkBinds(listeners: readonly unknown[], admin: unknown, findings: Fin
 function checkPools(routes: readonly unknown[], pools: unknown, findings: Finding[]): void {
   if (!isMapping(pools)) return;
   const names = Object.keys(pools);
+  const some =
+    names.slice(0, MOST_NAMES_SHOWN).join(", ") + (names.length > MOST_NAMES_SHOWN ? ", …" : "");
   routes.forEach((route, index) => {
     const pool = textAt(route, "pool");
-    if (pool === undefined || names.includes(pool)) return;
+    if (pool === undefined || Object.hasOwn(pools, pool)) return;
     const meant = nearest(pool, names);
-    const hint = meant === undefined ? `there are: ${names.join(", ")}` : `did you mean ${meant}?`;
+    const hint = meant === undefined ? `there are: ${some}` : `did you mean ${meant}?`;
     const message = `there is no pool ${show(pool)}; ${hint}`;
     findings.push({ path: ["routes", index, "pool"], at: "value", message });
   });

@@ -9,6 +9,9 @@ export type Path = readonly (string | number)[];
 // Long enough for any URL worth reading, short enough that a message stays one line.
 const SHOWN_CHARACTERS = 60;
 
+/** Beyond this many known words the comparison would take longer than it helps. */
+const MOST_CANDIDATES = 500;
+
 /** Words from this length on may be the beginning of a known one. */
 const SHORTEST_ABBREVIATION = 4;
 
@@ -37,7 +40,8 @@ export function unquote(value: unknown): string {
 }
 
 /** The word that was probably meant, if one is near enough. */
-export function nearest(word: string, known: Iterable<string>): string | undefined {
+export function nearest(word: string, known: readonly string[]): string | undefined {
+  if (known.length > MOST_CANDIDATES) return undefined;
   // One slip in a short word, two in a long one; more would be guessing.
   const tolerance = word.length < 5 ? 1 : 2;
   let best: string | undefined;
@@ -51,7 +55,7 @@ export function nearest(word: string, known: Iterable<string>): string | undefin
     }
   }
   if (best !== undefined || word.length < SHORTEST_ABBREVIATION) return best;
-  return [...known].find((candidate) => candidate.toLowerCase().startsWith(lower));
+  return known.find((candidate) => candidate.toLowerCase().startsWith(lower));
 }
 
 function quote(text: string): string {

@@ -15,6 +15,7 @@ import {
   type YAMLMap,
 } from "yaml";
 import { type Environment, interpolate, resolvePlain } from "./interpolate.ts";
+import type { LineIndex } from "./line-index.ts";
 import type { Mapping } from "./merge.ts";
 import type { Path } from "./wording.ts";
 
@@ -51,12 +52,12 @@ export function pathId(path: Path): string {
 }
 
 /** Reads one YAML document. Never throws for anything that `text` contains. */
-export function readTree(text: string, env: Environment): Tree {
+export function readTree(text: string, env: Environment, lines: LineIndex): Tree {
   const tooDeep = findTooDeep(text);
   const faults = tooDeep === undefined ? [] : [tooDeep];
   const documents = tooDeep === undefined ? parse(text, faults) : [];
   const [document, second] = documents;
-  for (const parsed of documents.slice(0, 2)) faults.push(...syntaxFaults(parsed, text));
+  for (const parsed of documents.slice(0, 2)) faults.push(...syntaxFaults(parsed, text, lines));
   if (second !== undefined) {
     const offset = second.contents?.range?.[0] ?? second.range[0];
     const message = "a second document begins here; a configuration file is one document";
@@ -68,7 +69,7 @@ export function readTree(text: string, env: Environment): Tree {
     const message = "the file is empty; it needs at least listeners, routes and pools";
     faults.push({ path: [], offset: 0, message });
   }
-  const reader = new Reader(text, env, faults);
+  const reader = new Reader(lines, env, faults);
   const value = faults.length === 0 ? reader.read(contents, []) : undefined;
   return {
     value,
@@ -78,17 +79,6 @@ export function readTree(text: string, env: Environment): Tree {
     offsetOf: (path) => nearestOffset(reader.values, path),
     keyOffsetOf: (path) => reader.keys.get(pathId(path)) ?? nearestOffset(reader.values, path),
   };
-}
-
-/** Line and column of an offset, both from 1. */
-export function positionOf(text: string, offset: number): { line: number; column: number } {
-  let line = 1;
-  let lineStart = 0;
-  for (let at = text.indexOf("\n"); at >= 0 && at < offset; at = text.indexOf("\n", lineStart)) {
-    line++;
-    lineStart = at + 1;
-  }
-  return { line, column: Math.max(0, offset - lineStart) + 1 };
 }
 
 /**
@@ -106,7 +96,7 @@ function findTooDeep(text: string): TreeFault | undefined {
     else if (token === SCALAR_FOLLOWS) isScalarNext = true;
     else if (token === "[" || token === "{") flowDepth++;
     else if (token === "]" || token === "}") flowDepth = Math.max(0, flowDepth - 1);
-    else if (token === "-" || token === "?" || token === ":") blockDepth++;
+    else if (flowDepth === 0 && NESTING_INDICATORS.has(token)) blockDepth++;
     else if (isLineStart && /^ +$/.test(token)) blockDepth = token.length;
     else if (token === "\n" || token === "\r\n") blockDepth = 0;
     if (flowDepth > DEEPEST || blockDepth > DEEPEST * 4) {
@@ -118,6 +108,8 @@ function findTooDeep(text: string): TreeFault | undefined {
   return undefined;
 }
 
+/** Each begins another level on the same line, outside of brackets. */
+const NESTING_INDICATORS: ReadonlySet<string> = new Set(["-", "?", ":"]);
 /** Marks that the lexer puts before a scalar, a document, and for the end of flow and of errors. */
 const SCALAR_FOLLOWS = "\u001f";
 const NO_WIDTH: ReadonlySet<string> = new Set([SCALAR_FOLLOWS, "\u0002", "\u0018"]);
@@ -135,12 +127,12 @@ function parse(text: string, faults: TreeFault[]): readonly Document.Parsed[] {
   }
 }
 
-function syntaxFaults(document: Document.Parsed, text: string): TreeFault[] {
+function syntaxFaults(document: Document.Parsed, text: string, lines: LineIndex): TreeFault[] {
   const faults: TreeFault[] = [];
   let lastLine = 0;
   for (const { code, message, pos } of [...document.errors, ...document.warnings]) {
     // What else is wrong on a line, or is merely unexpected later, follows from the first fault.
-    const { line } = positionOf(text, pos[0]);
+    const { line } = lines.positionOf(pos[0]);
     if (line === lastLine || (code === "UNEXPECTED_TOKEN" && faults.length > 0)) continue;
     lastLine = line;
     const before = text.slice(Math.max(0, pos[0] - 2), pos[0] + 1);
@@ -173,12 +165,12 @@ class Reader {
   private readonly anchors = new Map<string, Node>();
   /** Nodes being read: an alias to one of them would have no end. */
   private readonly open = new Set<Node>();
-  private readonly text: string;
+  private readonly lines: LineIndex;
   private aliasDepth = 0;
   private aliasedValues = 0;
 
-  constructor(text: string, env: Environment, faults: TreeFault[]) {
-    this.text = text;
+  constructor(lines: LineIndex, env: Environment, faults: TreeFault[]) {
+    this.lines = lines;
     this.env = env;
     this.faults = faults;
   }
@@ -241,7 +233,7 @@ class Reader {
     if (typeof value === "string") {
       const result = interpolate(value, this.env);
       if ("faults" in result) {
-        for (const message of result.faults) this.fault(path, at, message);
+        for (const message of new Set(result.faults)) this.fault(path, at, message);
         return value;
       }
       if (!result.replaced || !plain) return result.text;
@@ -268,7 +260,7 @@ class Reader {
       if (key === MERGE_KEY && node !== null) {
         merged.push(node);
       } else if (key in result) {
-        const { line } = positionOf(this.text, this.keys.get(pathId(inner)) ?? 0);
+        const { line } = this.lines.positionOf(this.keys.get(pathId(inner)) ?? 0);
         this.fault(inner, at, `is set twice; first on line ${line}`);
       } else {
         this.keys.set(pathId(inner), at);

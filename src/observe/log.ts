@@ -2,36 +2,33 @@
  * The logger and the one line that a finished session leaves behind. What is logged and when is the
  * gateway's business; this file owns the format, the level and the destination.
  */
-import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from "pino";
-import { PinoPretty } from "pino-pretty";
+import { type DestinationStream, type Logger, pino, stdTimeFunctions } from "pino";
+import { prettyFactory } from "pino-pretty";
 import type { Cause } from "../close/causes.ts";
 import type { GatewayConfig, LogLevel } from "../config/config.ts";
 import type { SessionRecord } from "../session/record.ts";
+import { LineWriter } from "./line-writer.ts";
 
 export type { Logger } from "pino";
-
-/**
- * Lines that wait for a reader of stdout. When nobody reads, lines beyond this are dropped: a stuck
- * log shipper must neither stop the relay nor eat its memory.
- */
-const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 
 const STDOUT = 1;
 
 /**
  * `time` is ISO 8601 and `level` a word. No pid and no hostname: in a container both are noise that
- * the log pipeline knows better.
+ * the log pipeline knows better. Without a stream the lines go to stdout.
  */
 export function createLogger(log: GatewayConfig["log"], stream?: DestinationStream): Logger {
-  return pino(
+  const out = stream ?? stdoutStream((lines) => logger.warn({ lines }, "log lines dropped"));
+  const logger = pino(
     {
       level: log.level,
       base: null,
       timestamp: stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    log.format === "pretty" ? prettyStream(stream) : (stream ?? stdoutStream()),
+    log.format === "pretty" ? prettyStream(out, stream === undefined) : out,
   );
+  return logger;
 }
 
 /** Writes the record's line at its level. */
@@ -104,18 +101,22 @@ const LEVELS: Readonly<Record<Cause, RecordLevel>> = {
   internalError: "error",
 };
 
-/** Asynchronous, so that a slow reader never blocks the event loop; pino flushes it at exit. */
-function stdoutStream(): DestinationStream {
-  return destination({ dest: STDOUT, sync: false, maxLength: MAX_WAITING_BYTES });
+/**
+ * Not pino's own destination: at exit that one spins forever on a pipe whose reader has gone, and it
+ * takes the process down when the disk behind stdout is full.
+ */
+function stdoutStream(onDropped: (lines: number) => void): DestinationStream {
+  const writer = new LineWriter(STDOUT, { onDropped });
+  process.once("exit", () => writer.flushSync());
+  return writer;
 }
 
-/** In this process, not in a worker: lines keep their order and the last one is not lost. */
-function prettyStream(stream: DestinationStream | undefined): DestinationStream {
-  return PinoPretty({
-    destination: stream ?? STDOUT,
-    sync: true,
+/** In this thread, line by line: lines keep their order and the last one is not lost. */
+function prettyStream(out: DestinationStream, toTerminal: boolean): DestinationStream {
+  const pretty = prettyFactory({
     singleLine: true,
     translateTime: "SYS:HH:MM:ss.l",
-    ...(stream === undefined ? {} : { colorize: false }),
+    ...(toTerminal ? {} : { colorize: false }),
   });
+  return { write: (line) => out.write(pretty(line)) };
 }

@@ -1,0 +1,320 @@
+import { describe, expect, it } from "vitest";
+import {
+  backendUrl,
+  bind,
+  bindOrOff,
+  cidr,
+  closeCode,
+  duration,
+  hostPattern,
+  isSendableCode,
+  name,
+  pathPrefix,
+  reason,
+  size,
+} from "../../../src/config/values.ts";
+
+/** A table of accepted values with what they become, and one of refused values. */
+interface Table {
+  readonly read: { safeParse(value: unknown): { success: boolean; data?: unknown } };
+  readonly good: readonly (readonly [unknown, unknown])[];
+  readonly bad: readonly unknown[];
+}
+
+const tables: Record<string, Table> = {
+  duration: {
+    read: duration(),
+    good: [
+      ["250ms", 250],
+      ["10s", 10_000],
+      ["5m", 300_000],
+      ["1h", 3_600_000],
+      ["0s", 0],
+      ["0ms", 0],
+      [0, 0],
+      ["1.5s", 1500],
+      ["0.29s", 290],
+      ["1.005s", 1005],
+      ["2147483647ms", 2_147_483_647],
+      ["596h", 2_145_600_000],
+    ],
+    bad: [
+      "",
+      "5",
+      "s",
+      "-1s",
+      "+1s",
+      "1e3s",
+      "1 s",
+      " 1s",
+      "1s ",
+      "1S",
+      "1d",
+      "1h30m",
+      ".5s",
+      "1.s",
+      "1.0005s",
+      "2147483648ms",
+      "597h",
+      "99999999999999999999h",
+      "0x10s",
+      "١s",
+      1,
+      -0.5,
+      true,
+      null,
+      undefined,
+      [],
+      {},
+      Number.NaN,
+    ],
+  },
+  "duration of more than nothing": {
+    read: duration(1),
+    good: [["1ms", 1]],
+    bad: ["0s", "0ms", 0, "0.0s"],
+  },
+  size: {
+    read: size(),
+    good: [
+      [512, 512],
+      ["512", 512],
+      ["512B", 512],
+      ["64KiB", 65_536],
+      ["1MiB", 1_048_576],
+      ["1GiB", 1_073_741_824],
+      [0, 0],
+      [2_147_483_647, 2_147_483_647],
+    ],
+    bad: [
+      "",
+      "KiB",
+      "1KB",
+      "1MB",
+      "1kib",
+      "1 KiB",
+      "1.5MiB",
+      "-1",
+      -1,
+      1.5,
+      "2GiB",
+      2_147_483_648,
+      1e21,
+      Number.POSITIVE_INFINITY,
+      Number.NaN,
+      true,
+      null,
+      undefined,
+      [],
+    ],
+  },
+  bind: {
+    read: bind(),
+    good: [
+      ["0.0.0.0:8080", { host: "0.0.0.0", port: 8080 }],
+      ["[::]:8080", { host: "::", port: 8080 }],
+      ["[fe80::1]:1", { host: "fe80::1", port: 1 }],
+      ["localhost:0", { host: "localhost", port: 0 }],
+      ["my_host.internal:65535", { host: "my_host.internal", port: 65_535 }],
+    ],
+    bad: [
+      "",
+      ":8080",
+      "8080",
+      "0.0.0.0",
+      "0.0.0.0:",
+      "0.0.0.0:-1",
+      "0.0.0.0:65536",
+      "::1:80",
+      "[::1]",
+      "[]:80",
+      "[1.2.3.4]:80",
+      "1.2.3.256:80",
+      "1.2.3:80",
+      "*:80",
+      "a b:80",
+      "-a:80",
+      "a:80:90",
+      "http://a:80",
+      "off",
+      8080,
+      null,
+      undefined,
+    ],
+  },
+  "bind or off": {
+    read: bindOrOff(),
+    good: [
+      ["off", null],
+      ["127.0.0.1:9901", { host: "127.0.0.1", port: 9901 }],
+    ],
+    bad: ["on", "OFF", "", false, null],
+  },
+  "backend url": {
+    read: backendUrl(),
+    good: [
+      ["ws://127.0.0.1:9001", { url: "ws://127.0.0.1:9001", host: "127.0.0.1", port: 9001 }],
+      ["ws://chat", { url: "ws://chat", host: "chat", port: 80 }],
+      ["ws://chat:1/", { url: "ws://chat:1/", host: "chat", port: 1 }],
+      ["WS://Chat:1", { url: "WS://Chat:1", host: "Chat", port: 1 }],
+      ["ws://[::1]:9001", { url: "ws://[::1]:9001", host: "::1", port: 9001 }],
+      ["ws://[::1]", { url: "ws://[::1]", host: "::1", port: 80 }],
+    ],
+    bad: [
+      "",
+      "ws",
+      "ws:",
+      "ws://",
+      "ws:///a",
+      "ws://:1",
+      "ws://a:0",
+      "ws://a:65536",
+      "ws://a:",
+      "ws://a:b",
+      "ws://a/b",
+      "ws://a?b",
+      "ws://a#b",
+      "ws://a//",
+      "ws://u:p@a",
+      "ws://u@a",
+      "wss://a",
+      "http://a",
+      "a:80",
+      "//a:80",
+      "ws://::1:80",
+      "ws://[::1",
+      "ws://a b",
+      "ws://1.2.3",
+      "ws://0x7f.1",
+      "ws://a\n",
+      80,
+      null,
+      undefined,
+      [],
+    ],
+  },
+  cidr: {
+    read: cidr(),
+    good: [
+      "10.0.0.0/8",
+      "0.0.0.0/0",
+      "192.0.2.1",
+      "192.0.2.1/32",
+      "::/0",
+      "fd00::/8",
+      "::1",
+      "::1/128",
+    ].map((text) => [text, text] as const),
+    bad: [
+      "",
+      "10.0.0.0/33",
+      "::/129",
+      "10.0.0/8",
+      "10.0.0.0/",
+      "/8",
+      "10.0.0.0/-1",
+      "10.0.0.0/8/8",
+      "10.0.0.0/08x",
+      "a/8",
+      "fe80::1%eth0",
+      10,
+      null,
+      undefined,
+    ],
+  },
+  name: {
+    read: name(),
+    good: ["a", "chat-1", "A.b_c", "0", "x".repeat(64)].map((text) => [text, text] as const),
+    bad: ["", "-", "a b", "a/b", "é", 'a"', "x".repeat(65), "a\n", 1, null, undefined],
+  },
+  "host pattern": {
+    read: hostPattern(),
+    good: [
+      ["example.com", "example.com"],
+      ["Example.COM", "example.com"],
+      ["*.example.com", "*.example.com"],
+      ["localhost", "localhost"],
+      ["127.0.0.1", "127.0.0.1"],
+    ],
+    bad: [
+      "",
+      "*",
+      "*.",
+      "a.*",
+      "*a.com",
+      "a:80",
+      "a/b",
+      "a..b",
+      ".a",
+      "a.",
+      "-a",
+      "*.*.a",
+      1,
+      null,
+    ],
+  },
+  "path prefix": {
+    read: pathPrefix(),
+    good: [
+      ["/ws", "/ws"],
+      ["/ws/", "/ws"],
+      ["/a/b%20c", "/a/b%20c"],
+      ["/", null],
+    ],
+    bad: ["", "ws", "/a?b", "/a#b", "/a b", "/é", "/a\n", 1, null, "http://a/b"],
+  },
+  "close code": {
+    read: closeCode(),
+    good: [1000, 1001, 1003, 1007, 1014, 3000, 4999].map((code) => [code, code] as const),
+    bad: [
+      0,
+      999,
+      1004,
+      1005,
+      1006,
+      1015,
+      1016,
+      2999,
+      5000,
+      65_535,
+      1000.5,
+      -1000,
+      "1000",
+      Number.NaN,
+      null,
+      undefined,
+    ],
+  },
+  "close code of an abnormal end": {
+    read: closeCode("abnormal end"),
+    good: [[1001, 1001]],
+    bad: [1000, 1005, 1006],
+  },
+  reason: {
+    read: reason(),
+    good: ["", "x".repeat(123), "é".repeat(61)].map((text) => [text, text] as const),
+    bad: ["x".repeat(124), "é".repeat(62), "🙂".repeat(31), 1, null],
+  },
+};
+
+describe.each(Object.entries(tables))("%s", (_name, { read, good, bad }) => {
+  it.each(good)("takes %j", (value, expected) => {
+    expect(read.safeParse(value)).toEqual({ success: true, data: expected });
+  });
+
+  it.each(bad.map((value) => [value]))("refuses %j", (value) => {
+    expect(read.safeParse(value).success).toBe(false);
+  });
+});
+
+describe("isSendableCode", () => {
+  it("takes exactly the codes of RFC 6455 and its registry, of all 65536", () => {
+    const sendable = Array.from({ length: 65_536 }, (_, code) => code).filter(isSendableCode);
+    const ranges = [range(1000, 1003), range(1007, 1014), range(3000, 4999)].flat();
+    expect(sendable).toEqual(ranges);
+  });
+});
+
+function range(first: number, last: number): number[] {
+  return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+}
