@@ -23,7 +23,7 @@ import type { Session, SessionContext } from "./session/session.ts";
 import { SessionTable } from "./session/session-table.ts";
 import { Wheel } from "./session/wheel.ts";
 import { Pool } from "./upstream/pool.ts";
-import { createReadBuffer, HIGH_WATER_MARK_BYTES } from "./upstream/upstream-socket.ts";
+import { HIGH_WATER_MARK_BYTES, ReadBuffers } from "./upstream/upstream-socket.ts";
 
 export interface GatewayDependencies {
   readonly logger: Logger;
@@ -97,7 +97,7 @@ export class Gateway implements GatewayView {
       sessionContext,
       connect: {
         observer: this.#metrics,
-        readBuffer: createReadBuffer(),
+        readBuffers: new ReadBuffers(),
         random: Math.random,
         now: () => clock.now(),
       },

@@ -13,7 +13,7 @@ interface AttachedSocket extends Socket {
 
 export class ClientSocket implements LegSocket {
   readonly socket: Socket;
-  receiver: { received(chunk: Buffer): void } | null = null;
+  receiver: { received(chunk: Buffer): boolean } | null = null;
 
   constructor(socket: Socket) {
     this.socket = socket;

@@ -26,10 +26,11 @@ export class EarlyBytes {
     if (this.#size >= MAX_EARLY_BYTES) socket.pause();
   }
 
-  received(chunk: Buffer): void {
+  received(chunk: Buffer): boolean {
     this.#chunks.push(chunk);
     this.#size += chunk.length;
     if (this.#size >= MAX_EARLY_BYTES) this.#client.socket.pause();
+    return true;
   }
 
   /** Stops watching; the socket is paused and its bytes so far are the caller's. */

@@ -18,8 +18,8 @@ export type LegState = "open" | "closeSent" | "closeReceived" | "closed" | "gone
 
 /** What a leg tells its session. */
 export interface LegOwner {
-  /** Bytes from the peer. The chunk is the owner's. */
-  legRead(leg: Leg, chunk: Buffer): void;
+  /** Bytes from the peer. Returns whether the chunk's memory is still needed afterwards. */
+  legRead(leg: Leg, chunk: Buffer): boolean;
   /** More waits to be sent than should: stop feeding this leg until `legDrained`. */
   legBlocked(leg: Leg): void;
   legDrained(leg: Leg): void;
@@ -32,7 +32,7 @@ export interface LegOwner {
 /** A socket that hands its bytes to whoever is set as receiver. */
 export interface LegSocket {
   readonly socket: Socket;
-  receiver: { received(chunk: Buffer): void } | null;
+  receiver: { received(chunk: Buffer): boolean } | null;
 }
 
 export class Leg {
@@ -110,9 +110,9 @@ export class Leg {
   }
 
   /** Bytes from the socket. */
-  received(chunk: Buffer): void {
+  received(chunk: Buffer): boolean {
     this.lastReadAt = this.#clock.now();
-    this.#owner.legRead(this, chunk);
+    return this.#owner.legRead(this, chunk);
   }
 
   /** Writes whole frames. */
@@ -134,7 +134,7 @@ export class Leg {
 
   /** Sends the leg's one and only Close; false: it has gone out before, or the socket is closed. */
   sendClose(close: Close): boolean {
-    if (!this.writable) return false;
+    if (!this.writable || !this.#socket.writable) return false;
     this.#socket.write(makeCloseFrame(close, this.side === "upstream"));
     this.sentCode = close.code;
     this.#state = this.#state === "closeReceived" ? "closed" : "closeSent";
@@ -147,6 +147,12 @@ export class Leg {
     this.receivedCode = close.code;
     if (this.#state === "open") this.#state = "closeReceived";
     else if (this.#state === "closeSent") this.#state = "closed";
+    this.#endIfClosed();
+  }
+
+  /** RFC 6455 §7.1.7: the peer broke the protocol, so its Close cannot be read and is not waited for. */
+  readNoMore(): void {
+    if (this.#state === "closeSent") this.#state = "closed";
     this.#endIfClosed();
   }
 

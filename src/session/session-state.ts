@@ -106,6 +106,10 @@ function fromOpen(event: SessionEvent): Transition {
 }
 
 /** Whose answer is not waited for: it has shown that it does not answer. */
+export function isSilent(side: Side, cause: Cause): boolean {
+  return SILENT_SIDE.get(cause) === side;
+}
+
 const SILENT_SIDE: ReadonlyMap<Cause, Side> = new Map<Cause, Side>([
   ["clientUnresponsive", "client"],
   ["slowConsumer", "client"],
@@ -137,6 +141,8 @@ function fromAwaitingUpstream(event: SessionEvent): Transition {
         return {
           state: "closing",
           effects: [
+            // One that has only ended its own half still reads.
+            { do: "echo", to: "client" },
             { do: "destroySoon", side: "client" },
             ...DISCARD_BOTH,
             { do: "startDeadline" },

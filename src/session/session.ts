@@ -15,6 +15,7 @@ import { Leg, type LegOwner, type LegSocket } from "./leg.ts";
 import { MessageRate } from "./message-rate.ts";
 import type { BothWays, SessionObserver, SessionRecord } from "./record.ts";
 import {
+  isSilent,
   type SessionEffect,
   type SessionEvent,
   type SessionState,
@@ -56,6 +57,7 @@ export interface SessionParts {
 }
 
 const NEVER = Number.POSITIVE_INFINITY;
+const LONG_AGO = Number.NEGATIVE_INFINITY;
 /** Sessions that began together must not reach their age together either. */
 const AGE_SPREAD = 0.1;
 
@@ -82,9 +84,9 @@ export class Session implements LegOwner, WheelEntry {
   #upstreamClose: Close | null = null;
   /** While closing: when the sockets are destroyed. */
   #deadline = NEVER;
-  /** While closing: how long a client that still takes bytes may go on taking them. */
-  #patience = NEVER;
-  #waitingAtDeadline = 0;
+  /** While closing: what waited for the client when it was last looked at, and when it last took some. */
+  #waitingAtLook = 0;
+  #clientTookAt = LONG_AGO;
   /** When a frame was last relayed, either way: what `limits.idleTimeout` counts from. */
   #relayedAt: number;
   #reported: { messages: BothWays; bytes: BothWays } = { messages: NOTHING, bytes: NOTHING };
@@ -191,12 +193,15 @@ export class Session implements LegOwner, WheelEntry {
     );
   }
 
-  legRead(leg: Leg, chunk: Buffer): void {
+  legRead(leg: Leg, chunk: Buffer): boolean {
+    const fromClient = leg === this.#client;
     try {
-      (leg === this.#client ? this.#clientToUpstream : this.#upstreamToClient).push(chunk);
+      (fromClient ? this.#clientToUpstream : this.#upstreamToClient).push(chunk);
     } catch (error) {
       this.#bug(error);
     }
+    // The relay copies what it holds; what the kernel has not taken yet still lies in the chunk.
+    return (fromClient ? this.#upstream : this.#client).waitingBytes > 0;
   }
 
   legBlocked(leg: Leg): void {
@@ -266,6 +271,7 @@ export class Session implements LegOwner, WheelEntry {
     }
     this.#endDetail = violation.detail;
     this.end(causeOf(violation, leg.side), { offender: leg.side, reason: violation.detail });
+    leg.readNoMore();
   }
 
   pongReceived(leg: Leg, payload: Buffer): boolean {
@@ -335,22 +341,31 @@ export class Session implements LegOwner, WheelEntry {
 
   #startDeadline(): void {
     const now = this.#context.clock.now();
-    const { close, limits } = this.#parts.route;
-    this.#deadline = now + close.timeoutMs;
-    this.#patience = now + Math.max(close.timeoutMs, limits.slowConsumerTimeoutMs);
-    this.#waitingAtDeadline = this.#client.waitingBytes;
+    const client = this.#client;
+    this.#deadline = now + this.#parts.route.close.timeoutMs;
+    this.#waitingAtLook = client.waitingBytes;
+    const isBehind = this.#waitingAtLook > 0 && client.sentCode !== null;
+    this.#clientTookAt = isBehind && !isSilent("client", this.#cause) ? now : LONG_AGO;
     this.#context.wheel.schedule(this, this.#nextCheck());
   }
 
-  /** A client that is still taking what was sent before its Close gets more time: else it sees 1006. */
+  /**
+   * A client that is behind sees 1006 if it is destroyed before it has come to its Close: as long as it
+   * takes something now and then, it gets the time that it had while the session was open. The last
+   * look counts too, as what has left user space may still wait in the kernel.
+   */
   #deadlineReached(now: number): void {
-    const waiting = this.#client.waitingBytes;
-    const takes = this.#client.state !== "gone" && waiting > 0 && waiting < this.#waitingAtDeadline;
-    if (this.#state === "closing" && takes && now < this.#patience) {
-      this.#waitingAtDeadline = waiting;
-      this.#deadline = Math.min(this.#patience, now + this.#parts.route.close.timeoutMs);
-      this.#upstream.destroy();
-      return;
+    if (this.#state === "closing" && this.#client.state !== "gone") {
+      const { close, limits } = this.#parts.route;
+      const waiting = this.#client.waitingBytes;
+      if (waiting < this.#waitingAtLook) this.#clientTookAt = now;
+      this.#waitingAtLook = waiting;
+      const patientUntil = this.#clientTookAt + limits.slowConsumerTimeoutMs;
+      if (now < patientUntil) {
+        this.#deadline = Math.min(patientUntil, now + close.timeoutMs);
+        this.#upstream.destroy();
+        return;
+      }
     }
     this.#deadline = NEVER;
     this.#dispatch({ type: "deadline" });

@@ -9,6 +9,7 @@ import type { Backend, Slot } from "./backend.ts";
 import { type Connection, Dial, type DialFailure, type DialResult } from "./dial.ts";
 import type { Pool } from "./pool.ts";
 import type { UpgradeRequest } from "./upgrade-request.ts";
+import type { ReadBuffers } from "./upstream-socket.ts";
 
 export interface ConnectOptions {
   /** Dials in all. */
@@ -33,7 +34,7 @@ export interface DialObserver {
 
 export interface ConnectDependencies {
   readonly observer: DialObserver;
-  readonly readBuffer: Buffer;
+  readonly readBuffers: ReadBuffers;
   readonly random: () => number;
   /** Monotonic milliseconds. */
   readonly now: () => number;
@@ -106,11 +107,11 @@ export class Connecting {
     this.#state = "dialling";
     this.#dials += 1;
     const { wantsBody } = this.#options;
-    const { readBuffer } = this.#dependencies;
+    const { readBuffers } = this.#dependencies;
     this.#dial = new Dial(
       slot.backend,
       this.#request,
-      { timeoutMs, readBuffer, wantsBody },
+      { timeoutMs, readBuffers, wantsBody },
       (result) => this.#dialled(slot, result),
     );
   }

@@ -22,7 +22,7 @@ import {
   type UpgradeRequest,
   verifyAnswer,
 } from "./upgrade-request.ts";
-import { UpstreamSocket } from "./upstream-socket.ts";
+import { type ReadBuffers, UpstreamSocket } from "./upstream-socket.ts";
 
 /** A verified upstream leg, paused, before its first frame. */
 export interface Connection extends Agreement {
@@ -47,7 +47,7 @@ export type DialResult = { readonly connection: Connection } | { readonly failur
 
 export interface DialOptions {
   readonly timeoutMs: number;
-  readonly readBuffer: Buffer;
+  readonly readBuffers: ReadBuffers;
   /** A refusal will show the backend's own answer: read its body, too. */
   readonly wantsBody: boolean;
 }
@@ -66,6 +66,8 @@ export class Dial {
   readonly #timer: NodeJS.Timeout;
   #state: State = "connecting";
   #head: Buffer = EMPTY;
+  /** While awaiting the body: ends the reading of it. */
+  #cutBody: (() => void) | null = null;
 
   constructor(
     backend: Backend,
@@ -76,12 +78,10 @@ export class Dial {
     this.#request = request;
     this.#options = options;
     this.#done = done;
-    this.#upstream = new UpstreamSocket(backend.host, backend.port, options.readBuffer);
+    this.#upstream = new UpstreamSocket(backend.host, backend.port, options.readBuffers);
     this.#upstream.receiver = this;
     const { socket } = this.#upstream;
-    socket.on("connect", () => {
-      this.#state = "awaitingHead";
-    });
+    socket.on("connect", this.#onConnect);
     socket.on("error", this.#onError);
     socket.on("end", this.#onEnd);
     // Queued until the connection stands.
@@ -94,9 +94,13 @@ export class Dial {
     this.#fail("aborted", "client left", false);
   }
 
-  /** Bytes of the answer. */
-  received(chunk: Buffer): void {
-    if (this.#state === "done") return;
+  /** Bytes of the answer: kept until it is complete, and what follows it goes to the session. */
+  received(chunk: Buffer): boolean {
+    if (this.#state !== "done") this.#read(chunk);
+    return true;
+  }
+
+  #read(chunk: Buffer): void {
     this.#head = this.#head.length === 0 ? chunk : Buffer.concat([this.#head, chunk]);
     while (this.#state === "awaitingHead") {
       const end = endOfHead(this.#head);
@@ -133,9 +137,10 @@ export class Dial {
     const { socket } = this.#upstream;
     socket.pause();
     this.#end();
+    // All of them: one that stays would keep this dial, and the whole handshake, for the session's life.
+    socket.removeListener("connect", this.#onConnect);
     socket.removeListener("error", this.#onError);
     socket.removeListener("end", this.#onEnd);
-    // Between here and the leg's own listener nothing may be thrown for want of one.
     this.#upstream.receiver = null;
     this.#done({ connection: { ...agreement, upstream: this.#upstream, head, early } });
   }
@@ -152,7 +157,7 @@ export class Dial {
     this.#state = "awaitingBody";
     const { socket } = this.#upstream;
     socket.removeListener("end", this.#onEnd);
-    readRejection(this.#upstream, head, this.#head, (rejection) => {
+    this.#cutBody = readRejection(this.#upstream, head, this.#head, (rejection) => {
       if (this.#state === "done") return;
       this.#finish({ outcome: "rejected", detail, retryable, rejection });
     });
@@ -182,15 +187,28 @@ export class Dial {
   }
 
   #onTimeout(): void {
+    if (this.#cutBody !== null) {
+      // The verdict stands, however little has come of the body.
+      this.#cutBody();
+      return;
+    }
     const waited = this.#state === "connecting" ? "no connection" : "no answer to the handshake";
     this.#fail("timeout", `${waited} within ${this.#options.timeoutMs} ms`, true);
   }
+
+  readonly #onConnect = (): void => {
+    this.#state = "awaitingHead";
+  };
 
   readonly #onEnd = (): void => {
     this.#fail("reset", "upstream closed the connection during the handshake", true);
   };
 
   readonly #onError = (error: NodeJS.ErrnoException): void => {
+    if (this.#cutBody !== null) {
+      this.#cutBody();
+      return;
+    }
     const code = error.code ?? error.name;
     this.#fail(outcomeOf(error), `${code} during the handshake`, true);
   };
@@ -199,6 +217,8 @@ export class Dial {
 function outcomeOf(error: NodeJS.ErrnoException): DialFailure["outcome"] {
   if (error.syscall === "getaddrinfo") return "dns";
   if (error.code === "ETIMEDOUT") return "timeout";
+  // Also while connecting: it was accepted first.
+  if (error.code === "ECONNRESET") return "reset";
   return error.syscall === "connect" ? "refused" : "reset";
 }
 

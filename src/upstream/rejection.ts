@@ -18,13 +18,16 @@ export interface Rejection {
 /** An error page is small; more is cut off. */
 export const MAX_BODY_BYTES = 64 * 1024;
 
-/** Calls back once, with what has come of the body by its end, its break or its limit. */
+/**
+ * Calls back once, with what has come of the body by its end, its break or its limit, or by the time
+ * that the returned function is called.
+ */
 export function readRejection(
   upstream: UpstreamSocket,
   head: ResponseHead,
   bytes: Buffer,
   done: (rejection: Rejection) => void,
-): void {
+): () => void {
   const replay = new Replay();
   const chunks: Buffer[] = [];
   let size = 0;
@@ -52,12 +55,14 @@ export function readRejection(
   upstream.socket.on("end", () => replay.push(null));
   upstream.receiver = replay;
   replay.received(bytes);
+  return finish;
 }
 
 /** Readable side: the backend's bytes. Writable side: nowhere, as the request has been sent before. */
 class Replay extends Duplex implements Receiver {
-  received(chunk: Buffer): void {
+  received(chunk: Buffer): boolean {
     if (!this.destroyed) this.push(chunk);
+    return true;
   }
 
   override _read(): void {

@@ -52,7 +52,7 @@ export interface Violation {
 
 /** Where a relay's output goes. Called synchronously from `push`. */
 export interface RelaySink {
-  /** Whole frames. The bytes belong to the sink from here on. */
+  /** Whole frames: a view of the pushed chunk, or a buffer of the relay's that it has given up. */
   forward(frames: Buffer): void;
   /** One fragment of a long frame, in two parts that must be written in one go. */
   forwardFragment(header: Buffer, payload: Buffer): void;
@@ -154,7 +154,7 @@ export class FrameRelay {
     this.#heldBytes = 0;
   }
 
-  /** The next bytes from the sender. The chunk belongs to the relay from here on. */
+  /** The next bytes from the sender. What the relay keeps of the chunk, it copies. */
   push(chunk: Buffer): void {
     let position = 0;
     while (position < chunk.length) {

@@ -15,7 +15,8 @@ export interface ResponseHead {
   readonly headers: readonly (readonly [name: string, value: string])[];
 }
 
-const STATUS_LINE = /^HTTP\/1\.1 ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?$/;
+// HTTP/1.0 can say no (many small servers and old proxies do) but cannot switch protocols.
+const STATUS_LINE = /^HTTP\/1\.(?:1(?= )|0(?= [2-5])) ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?$/;
 // The value begins with a visible character: were white space allowed in both places, a line of blanks
 // with a bad end would take quadratic time.
 const HEADER_LINE =
