@@ -150,7 +150,10 @@ export class Gateway implements GatewayView {
     this.#state = "draining";
     for (const listener of this.#listeners) listener.stopAccepting();
     for (const upgrade of this.#pending) upgrade.drain();
+    const startedAtMs = monotonicClock.now();
     const destroyed = await this.#sessions.drain(timeoutMs, monotonicClock);
+    const leftMs = timeoutMs - (monotonicClock.now() - startedAtMs);
+    await Promise.all(this.#listeners.map((listener) => listener.answered(leftMs)));
     this.#logger.info({ destroyed }, "drained");
     await this.stop();
     return destroyed;

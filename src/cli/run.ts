@@ -7,7 +7,7 @@ import type { GatewayConfig } from "../config/config.ts";
 import type { Environment } from "../config/interpolate.ts";
 import { type RunFlags, resolveSources } from "../config/sources.ts";
 import { BindError } from "../edge/bind-error.ts";
-import { createLogger, type Logger } from "../observe/log.ts";
+import { createLogger, flushLog, type Logger } from "../observe/log.ts";
 import type { CommandOutput } from "./check.ts";
 
 const CLEAN = 0;
@@ -61,5 +61,6 @@ export async function run(options: RunOptions): Promise<number> {
   const signal = await stopSignal;
   logger.info({ signal }, "stopping");
   const destroyed = await gateway.drain();
+  await flushLog(logger);
   return destroyed === 0 ? CLEAN : FAILED;
 }

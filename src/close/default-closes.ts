@@ -177,7 +177,7 @@ const RULES: Readonly<Record<Cause, Rule>> = {
 /** An answer to the upstream handshake, as a close code: a verdict on the client, "later", or a fault. */
 function rejection(status: number | null): Close {
   if (status === null || status === 101) {
-    return close(1014, "upstream's 101 was not a valid handshake");
+    return close(1014, "upstream did not answer with a valid 101");
   }
   const reason = `upstream answered ${status}`;
   if (status === 429 || status === 503) return close(1013, reason);

@@ -91,6 +91,7 @@ export interface RetryAfterConfig {
 }
 
 export interface LimitsConfig {
+  /** At the top: until the request head is complete. In a route: from there to the answer. */
   readonly handshakeTimeoutMs: number;
   readonly maxMessageBytes: number;
   /** Client messages per second; 0: no limit. */

@@ -255,7 +255,7 @@ export const policiesSchema = z.strictObject({
     handshakeTimeout: key(
       duration(1),
       "10s",
-      "From the accepted socket to the complete request head.",
+      "At the top: from the accepted socket to the complete request head. In a route: from there to the answer.",
     ),
     maxMessageSize: key(
       size(),

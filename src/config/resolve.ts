@@ -71,7 +71,7 @@ function build(file: File, written: unknown): GatewayConfig {
       name,
       match: { host: match.host ?? null, path: match.path ?? null },
       pool,
-      ...toPolicies(mergedPolicies(written, valueAt(written, ["routes", index]))),
+      ...toRoutePolicies(written, index),
     })),
     pools: Object.entries(file.pools).map(([name, pool]) => ({
       name,
@@ -87,6 +87,18 @@ function build(file: File, written: unknown): GatewayConfig {
     drain: { delayMs: file.drain.delay, timeoutMs: file.drain.timeout },
     log: file.log,
   };
+}
+
+/**
+ * The head of a request comes before its route is known, so the top-level handshakeTimeout is for the
+ * head and one in a route is for the answer; without it, only `retry.connect` bounds the answer.
+ */
+function toRoutePolicies(written: unknown, index: number): Policies {
+  const path = ["routes", index];
+  const policies = toPolicies(mergedPolicies(written, valueAt(written, path)));
+  if (valueAt(written, [...path, "limits", "handshakeTimeout"]) !== undefined) return policies;
+  const limits = { ...policies.limits, handshakeTimeoutMs: Number.POSITIVE_INFINITY };
+  return { ...policies, limits };
 }
 
 function toPolicies(merged: Mapping): Policies {

@@ -34,26 +34,19 @@ export class ForwardedReader {
 
   read(headers: HandshakeRequest["headers"], remoteAddress: string | undefined): Forwarded {
     const peer = plainAddress(remoteAddress ?? "");
-    const host = headers.host ?? "";
-    if (!this.#isTrusted(peer)) {
-      return {
-        clientIp: peer,
-        trusted: false,
-        headers: {
-          "X-Forwarded-For": peer,
-          "X-Forwarded-Proto": "http",
-          "X-Forwarded-Host": host,
-        },
-      };
-    }
-    const chain = single(headers["x-forwarded-for"]);
+    const trusted = this.#isTrusted(peer);
+    const told = (name: string): string | undefined =>
+      trusted ? joined(headers[name]) : undefined;
+    const chain = told("x-forwarded-for");
+    const host = told("x-forwarded-host") ?? headers.host;
     return {
       clientIp: this.#clientOf(chain, peer),
-      trusted: true,
+      trusted,
       headers: {
         "X-Forwarded-For": chain === undefined ? peer : `${chain}, ${peer}`,
-        "X-Forwarded-Proto": single(headers["x-forwarded-proto"]) ?? "http",
-        "X-Forwarded-Host": single(headers["x-forwarded-host"]) ?? host,
+        "X-Forwarded-Proto": told("x-forwarded-proto") ?? "http",
+        // HTTP/1.0 may do without a host.
+        ...(host === undefined ? {} : { "X-Forwarded-Host": host }),
       },
     };
   }
@@ -85,7 +78,9 @@ export function clientKey(address: string): string {
   if (!isIPv6(address)) return address;
   const [head = "", tail] = address.split("::");
   const left = head === "" ? [] : head.split(":");
-  const right = tail === undefined || tail === "" ? [] : tail.split(":");
+  // A dotted end stands for two groups; which two makes no difference to the first four.
+  const plain = tail?.replace(/\d+(?:\.\d+){3}$/, "0:0") ?? "";
+  const right = plain === "" ? [] : plain.split(":");
   const groups =
     tail === undefined ? left : [...left, ...zeros(8 - left.length - right.length), ...right];
   return groups
@@ -100,14 +95,19 @@ function zeros(count: number): string[] {
 
 /** Without the IPv4-mapped prefix of dual-stack sockets, brackets, port and zone. */
 function plainAddress(text: string): string {
-  if (isIP(text) !== 0) {
-    const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(text);
-    return mapped?.[1] ?? text.split("%")[0] ?? text;
-  }
   const withPort = /^(?:\[([0-9a-f:.]+)\]|(\d+\.\d+\.\d+\.\d+))(?::\d{1,5})?$/i.exec(text);
-  return withPort?.[1] ?? withPort?.[2] ?? text;
+  const address = withPort?.[1] ?? withPort?.[2] ?? text;
+  if (!isIPv6(address)) return address;
+  const mapped = /^::ffff:(?:(\d+\.\d+\.\d+\.\d+)|([0-9a-f]{1,4}):([0-9a-f]{1,4}))$/i.exec(address);
+  if (mapped === null) return address.split("%")[0] ?? address;
+  if (mapped[1] !== undefined) return mapped[1];
+  const bits =
+    Number.parseInt(mapped[2] ?? "", 16) * 0x1_00_00 + Number.parseInt(mapped[3] ?? "", 16);
+  return [24, 16, 8, 0].map((shift) => Math.floor(bits / 2 ** shift) % 256).join(".");
 }
 
-function single(value: string | string[] | undefined): string | undefined {
-  return Array.isArray(value) ? value.join(", ") : value;
+/** An empty header says nothing. */
+function joined(value: string | string[] | undefined): string | undefined {
+  const text = Array.isArray(value) ? value.join(", ") : value;
+  return text === "" ? undefined : text;
 }

@@ -41,7 +41,7 @@ export function checkHandshake(request: HandshakeRequest): ClientHandshake | Han
   if (headers.upgrade?.toLowerCase() !== "websocket") {
     return fault(400, "the only upgrade served here is websocket");
   }
-  if (countOf(request, "host") !== 1) return fault(400, "exactly one Host header is needed");
+  if (countOfHeader(request, "host") !== 1) return fault(400, "exactly one Host header is needed");
   if (Number(headers["content-length"] ?? 0) > 0 || headers["transfer-encoding"] !== undefined) {
     return fault(400, "a WebSocket handshake has no body");
   }
@@ -71,20 +71,21 @@ export function originForm(url: string): string | null {
   return path.startsWith("/") ? path : `/${path}`;
 }
 
+/** How many header lines have this name (lower case); Node keeps the first of some and joins others. */
+export function countOfHeader(request: Pick<IncomingMessage, "rawHeaders">, name: string): number {
+  let count = 0;
+  for (let i = 0; i < request.rawHeaders.length; i += 2) {
+    if (request.rawHeaders[i]?.toLowerCase() === name) count += 1;
+  }
+  return count;
+}
+
 function fault(
   status: HandshakeFault["status"],
   message: string,
   headers: HandshakeFault["headers"] = {},
 ): HandshakeFault {
   return { status, message, headers };
-}
-
-function countOf(request: HandshakeRequest, name: string): number {
-  let count = 0;
-  for (let i = 0; i < request.rawHeaders.length; i += 2) {
-    if (request.rawHeaders[i]?.toLowerCase() === name) count += 1;
-  }
-  return count;
 }
 
 function readSubprotocols(header: string | undefined): string[] | null {

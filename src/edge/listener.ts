@@ -19,6 +19,10 @@ export class Listener {
   readonly config: ListenerConfig;
   readonly #server: Server;
   readonly #reader: ForwardedReader;
+  /** How many plain requests of a connection are not answered yet. */
+  readonly #unanswered = new WeakMap<Socket, number>();
+  #unansweredInAll = 0;
+  #onAnswered: (() => void) | null = null;
 
   constructor(
     config: ListenerConfig,
@@ -37,6 +41,7 @@ export class Listener {
       highWaterMark: HIGH_WATER_MARK_BYTES,
     };
     this.#server = createServer(options, (request: IncomingMessage, response: ServerResponse) => {
+      this.#count(request.socket, response);
       if (request.headers.upgrade?.toLowerCase() === "websocket") {
         // Without Connection: Upgrade it is no upgrade for the parser, and no request for a backend.
         response.writeHead(400, { "Content-Type": "text/plain", Connection: "close" });
@@ -46,6 +51,11 @@ export class Listener {
       passthrough.handle(request, response, this.#reader);
     });
     this.#server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
+      if ((this.#unanswered.get(socket) ?? 0) > 0) {
+        // Pipelined: the earlier answers would be written into the frames of the session.
+        socket.destroy();
+        return;
+      }
       new Upgrade(upgrades, request, socket).start(head, this.config, this.#reader);
     });
     // CONNECT asks for a tunnel to anywhere, which this is not.
@@ -76,8 +86,32 @@ export class Listener {
     this.#server.closeIdleConnections();
   }
 
+  /** Resolves when no plain request waits for its answer, at the latest after `timeoutMs`. */
+  answered(timeoutMs: number): Promise<void> {
+    if (this.#unansweredInAll === 0 || timeoutMs <= 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      this.#onAnswered = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
   /** Ends every plain HTTP connection; sessions are not among them. */
   closeAll(): void {
     this.#server.closeAllConnections();
+  }
+
+  #count(socket: Socket, response: ServerResponse): void {
+    this.#unanswered.set(socket, (this.#unanswered.get(socket) ?? 0) + 1);
+    this.#unansweredInAll += 1;
+    // Draining: the client's next request belongs to another gateway.
+    if (!this.#server.listening) response.shouldKeepAlive = false;
+    response.once("close", () => {
+      this.#unanswered.set(socket, (this.#unanswered.get(socket) ?? 1) - 1);
+      this.#unansweredInAll -= 1;
+      if (this.#unansweredInAll === 0) this.#onAnswered?.();
+    });
   }
 }

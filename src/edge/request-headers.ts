@@ -40,6 +40,13 @@ export function passesToBackend(
   return connection === undefined || !hasToken(connection, name);
 }
 
+/** Whether a header of a backend's answer of this name (lower case) passes on to the client. */
+export function passesToClient(name: string, connection: string | undefined): boolean {
+  if (HOP_BY_HOP.has(name)) return false;
+  // Without its length a body would be framed anew, and a HEAD would tell of none.
+  return name === "content-length" || connection === undefined || !hasToken(connection, name);
+}
+
 /** The header lines of an upgrade request, each with its CRLF, without those of the handshake. */
 export function upgradeHeaderLines(
   request: HandshakeRequest,
@@ -68,8 +75,8 @@ export function responseHeaderLines(headers: readonly (readonly [string, string]
   let lines = "";
   for (const [name, value] of headers) {
     const lower = name.toLowerCase();
-    if (HOP_BY_HOP.has(lower) || lower.startsWith("sec-websocket-")) continue;
-    if (lower === "content-length" || hasToken(connection, lower)) continue;
+    if (lower.startsWith("sec-websocket-") || lower === "content-length") continue;
+    if (!passesToClient(lower, connection)) continue;
     lines += `${name}: ${value}\r\n`;
   }
   return lines;

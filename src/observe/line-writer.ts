@@ -23,6 +23,7 @@ export class LineWriter {
   #waitingChars = 0;
   #writing = false;
   #dropped = 0;
+  #onWritten: (() => void)[] = [];
 
   constructor(fd: number, options: LineWriterOptions = {}) {
     this.#fd = fd;
@@ -38,6 +39,12 @@ export class LineWriter {
     this.#waiting.push(line);
     this.#waitingChars += line.length;
     if (!this.#writing) this.#writeWaiting();
+  }
+
+  /** Calls back when every line so far is written, or lost. */
+  flush(done: () => void): void {
+    if (this.#writing) this.#onWritten.push(done);
+    else done();
   }
 
   /** For the exit of the process: what waits is written now, or lost if it cannot be. */
@@ -75,7 +82,14 @@ export class LineWriter {
       this.#dropped = 0;
       this.#onDropped(dropped);
     }
-    if (this.#waiting.length > 0 && !this.#writing) this.#writeWaiting();
+    if (this.#writing) return;
+    if (this.#waiting.length > 0) {
+      this.#writeWaiting();
+      return;
+    }
+    const written = this.#onWritten;
+    this.#onWritten = [];
+    for (const done of written) done();
   }
 
   #takeWaiting(): Buffer {

@@ -13,6 +13,8 @@ export type { Logger } from "pino";
 
 const STDOUT = 1;
 
+const FLUSH_LIMIT_MS = 500;
+
 /**
  * `time` is ISO 8601 and `level` a word. No pid and no hostname: in a container both are noise that
  * the log pipeline knows better. Without a stream the lines go to stdout.
@@ -29,6 +31,20 @@ export function createLogger(log: GatewayConfig["log"], stream?: DestinationStre
     log.format === "pretty" ? prettyStream(out, stream === undefined) : out,
   );
   return logger;
+}
+
+/**
+ * Resolves when every line is written. Without it, what is flushed while the process exits overtakes
+ * the write that is under way. A reader that is stuck or gone holds nobody up.
+ */
+export async function flushLog(logger: Logger): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, FLUSH_LIMIT_MS);
+    logger.flush(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 /** Writes the record's line at its level. */
@@ -118,5 +134,6 @@ function prettyStream(out: DestinationStream, toTerminal: boolean): DestinationS
     translateTime: "SYS:HH:MM:ss.l",
     ...(toTerminal ? {} : { colorize: false }),
   });
-  return { write: (line) => out.write(pretty(line)) };
+  const flush = (done: () => void): void => (out instanceof LineWriter ? out.flush(done) : done());
+  return Object.assign({ write: (line: string) => out.write(pretty(line)) }, { flush });
 }

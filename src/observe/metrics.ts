@@ -20,7 +20,7 @@ export const DIAL_OUTCOMES = [
 
 export type DialOutcome = (typeof DIAL_OUTCOMES)[number];
 
-export interface BackendGauge {
+interface BackendGauge {
   readonly pool: string;
   /** URL from the config. */
   readonly backend: string;

@@ -219,8 +219,9 @@ export class Session implements LegOwner, WheelEntry {
     const other = this.#other(leg);
     const now = this.#context.clock.now();
     other.resume();
-    this.#heartbeat(other).goOn(now);
-    if (!other.blocked) this.#heartbeat(leg).goOn(now);
+    if (leg === this.#client) this.#upstreamHeartbeat.goOn(now);
+    // The client's stands still as long as either leg is blocked: it is not read, or not reached.
+    if (!other.blocked) this.#clientHeartbeat.goOn(now);
   }
 
   legEnded(leg: Leg, detail: string): void {
@@ -270,7 +271,9 @@ export class Session implements LegOwner, WheelEntry {
       return;
     }
     this.#endDetail = violation.detail;
-    this.end(causeOf(violation, leg.side), { offender: leg.side, reason: violation.detail });
+    // Which rule was broken is news to the peer; a limit is named by the default reasons.
+    const reason = violation.kind === "protocol" ? { reason: violation.detail } : {};
+    this.end(causeOf(violation, leg.side), { offender: leg.side, ...reason });
     leg.readNoMore();
   }
 

@@ -52,6 +52,8 @@ export class Connecting {
   #dials = 0;
   #rounds = 0;
   #dial: Dial | null = null;
+  /** The dial may take all the time that is left: if it times out, the deadline has come. */
+  #hasAllTimeLeft = false;
   #timer: NodeJS.Timeout | undefined;
   #last: { readonly backend: Backend; readonly failure: DialFailure } | null = null;
 
@@ -95,7 +97,7 @@ export class Connecting {
     }
     const slot = this.#pool.takeSlot(this.#tried);
     if (slot !== null) {
-      this.#startDial(slot, Math.max(1, Math.min(this.#pool.connectTimeoutMs, remainingMs)));
+      this.#startDial(slot, Math.max(1, Math.ceil(remainingMs)));
     } else if (this.#tried.size > 0) {
       this.#backOff(remainingMs);
     } else {
@@ -103,7 +105,10 @@ export class Connecting {
     }
   }
 
-  #startDial(slot: Slot, timeoutMs: number): void {
+  #startDial(slot: Slot, remainingMs: number): void {
+    const { connectTimeoutMs } = this.#pool;
+    const timeoutMs = Math.min(connectTimeoutMs, remainingMs);
+    this.#hasAllTimeLeft = remainingMs <= connectTimeoutMs;
     this.#state = "dialling";
     this.#dials += 1;
     const { wantsBody } = this.#options;
@@ -130,7 +135,10 @@ export class Connecting {
     if (this.#state === "done") return;
     this.#last = { backend, failure: result.failure };
     this.#tried.add(backend);
-    if (result.failure.retryable) this.#next();
+    // Timers may fire early by the length of a turn of the event loop: the clock alone would allow one
+    // more dial, of a millisecond.
+    const isOver = this.#hasAllTimeLeft && result.failure.outcome === "timeout";
+    if (result.failure.retryable && !isOver) this.#next();
     else this.#giveUp();
   }
 

@@ -25,19 +25,27 @@ export const HIGH_WATER_MARK_BYTES = 64 * 1024;
 export class ReadBuffers {
   /** What libuv reads into. It cannot be given away: every socket is bound to it. */
   readonly incoming = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-  /** Where a chunk lies while its receiver has it; replaced when a receiver keeps it. */
-  #chunk = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+  /** Where chunks lie while their receivers have them; replaced when no room is left in it. */
+  #slab = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+  /** Everything before this belongs to receivers that have kept it. */
+  #keptBytes = 0;
 
   /**
    * Hands the first `bytes` of `incoming` to the receiver. The copy is what makes the zero-allocation
    * case safe: whether the kernel takes a write at once is known only after the write.
    */
   deliver(bytes: number, receiver: Receiver): void {
-    const chunk = this.#chunk;
-    chunk.set(bytes === READ_BUFFER_BYTES ? this.incoming : this.incoming.subarray(0, bytes));
-    if (receiver.received(chunk.subarray(0, bytes))) {
-      this.#chunk = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+    if (bytes > READ_BUFFER_BYTES - this.#keptBytes) {
+      this.#slab = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+      this.#keptBytes = 0;
     }
+    const start = this.#keptBytes;
+    this.#slab.set(
+      bytes === READ_BUFFER_BYTES ? this.incoming : this.incoming.subarray(0, bytes),
+      start,
+    );
+    // Kept chunks lie side by side: one of a few bytes must not hold the memory of thousands.
+    if (receiver.received(this.#slab.subarray(start, start + bytes))) this.#keptBytes += bytes;
   }
 }
 

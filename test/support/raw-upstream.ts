@@ -16,6 +16,7 @@ export class UpstreamPeer {
   ending: "fin" | "reset" | null = null;
   #bytes: Buffer = Buffer.alloc(0);
   #onHead: Behaviour;
+  #closeSent = false;
 
   constructor(socket: Socket, onHead: Behaviour) {
     this.socket = socket;
@@ -61,6 +62,7 @@ export class UpstreamPeer {
 
   /** Not masked, as a server must, unless the frame says otherwise. */
   send(frame: FrameSpec): void {
+    if (frame.opcode === 8) this.#closeSent = true;
     this.socket.write(buildFrame(frame));
   }
 
@@ -70,6 +72,20 @@ export class UpstreamPeer {
 
   sendClose(code: number, reason: Uint8Array | string = ""): void {
     this.send({ opcode: 8, payload: closePayload(code, reason) });
+  }
+
+  /** From now on does as a server should: answers a Close (RFC 6455 §5.5.1) and ends TCP. */
+  answersClose(): this {
+    const answer = (): void => {
+      const close = this.log.frames.find(({ opcode }) => opcode === 8);
+      if (close === undefined) return;
+      this.socket.removeListener("data", answer);
+      if (!this.#closeSent) this.send({ opcode: 8, payload: close.payload });
+      this.end();
+    };
+    this.socket.on("data", answer);
+    answer();
+    return this;
   }
 
   end(): void {
@@ -149,6 +165,6 @@ export class RawUpstream {
   }
 }
 
-function acceptFor(key: string): string {
+export function acceptFor(key: string): string {
   return createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
 }

@@ -74,8 +74,10 @@ describe("a minimal configuration", () => {
         slowConsumerTimeoutMs: 30_000,
       },
     });
+    // The top-level handshakeTimeout is for the request's head, before a route is known.
+    const limits = { ...config.policies.limits, handshakeTimeoutMs: Number.POSITIVE_INFINITY };
     expect(config.routes).toEqual([
-      { name: "chat", match: { host: null, path: null }, pool: "chat", ...config.policies },
+      { name: "chat", match: { host: null, path: null }, pool: "chat", ...config.policies, limits },
     ]);
   });
 

@@ -20,9 +20,19 @@ limits: { idleTimeout: 7s }
 refuse: http
 `);
     const { name: _name, match: _match, pool: _pool, ...policies } = config.routes[0] ?? {};
-    expect(policies).toEqual(config.policies);
+    const limits = { ...config.policies.limits, handshakeTimeoutMs: Number.POSITIVE_INFINITY };
+    expect(policies).toEqual({ ...config.policies, limits });
     expect(config.policies.limits.idleTimeoutMs).toBe(7000);
     expect(config.policies.refuse).toBe("http");
+  });
+
+  it("of a route bound the answer to a handshake only where the route says so", () => {
+    const config = load(`${FRAME}
+routes: [{ name: chat, pool: chat, limits: { handshakeTimeout: 2s } }]
+limits: { handshakeTimeout: 7s }
+`);
+    expect(config.policies.limits.handshakeTimeoutMs).toBe(7000);
+    expect(config.routes[0]?.limits.handshakeTimeoutMs).toBe(2000);
   });
 
   it("of a route replace single keys and keep the rest of the top", () => {

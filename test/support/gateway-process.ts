@@ -1,0 +1,115 @@
+/** The built gateway as a process of its own: for signals, exit codes, and memory that is only its. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { eventually } from "./eventually.ts";
+
+const MAIN = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
+
+interface Status {
+  readonly sessions: number;
+  readonly pools: readonly { readonly backends: readonly { readonly connections: number }[] }[];
+}
+
+export class GatewayProcess {
+  readonly #child: ChildProcess;
+  readonly #folder: string;
+  /** Parsed log lines so far. */
+  readonly lines: Record<string, unknown>[] = [];
+  stderr = "";
+  #rest = "";
+  /** Resolves to the exit code; null: ended by a signal. */
+  readonly exited: Promise<number | null>;
+
+  private constructor(child: ChildProcess, folder: string) {
+    this.#child = child;
+    this.#folder = folder;
+    child.stdout?.on("data", (text: Buffer) => this.#read(text.toString()));
+    child.stderr?.on("data", (text: Buffer) => {
+      this.stderr += text.toString();
+    });
+    this.exited = new Promise((resolve) => child.on("exit", (code) => resolve(code)));
+  }
+
+  /**
+   * Starts `softclose run -c` and waits until it is ready. `yaml` needs routes and pools only, like
+   * that of `startGateway`. Remember `stop` at the end.
+   */
+  static async start(yaml: string): Promise<GatewayProcess> {
+    const listener = /^listeners:/m.test(yaml)
+      ? ""
+      : 'listeners: [{ name: test, bind: "127.0.0.1:0" }]\n';
+    const folder = mkdtempSync(join(tmpdir(), "softclose-test-"));
+    const file = join(folder, "gateway.yaml");
+    writeFileSync(file, `${listener}admin: { bind: "127.0.0.1:0" }\n${yaml}`);
+    const child = spawn(process.execPath, [MAIN, "run", "-c", file], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const gateway = new GatewayProcess(child, folder);
+    await eventually(() => {
+      if (!gateway.lines.some(({ msg }) => msg === "ready")) {
+        throw new Error(`not ready; exit code ${child.exitCode}; ${gateway.stderr}`);
+      }
+    });
+    return gateway;
+  }
+
+  get port(): number {
+    return Number(this.#address("test").split(":")[1]);
+  }
+
+  get adminUrl(): string {
+    return `http://${this.#address("admin")}`;
+  }
+
+  url(path = "/"): string {
+    return `ws://127.0.0.1:${this.port}${path}`;
+  }
+
+  async status(): Promise<Status> {
+    const response = await fetch(`${this.adminUrl}/api/status`);
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- our own admin API
+    return (await response.json()) as Status;
+  }
+
+  /** Slots taken, backend by backend. */
+  async slots(): Promise<number[]> {
+    const { pools } = await this.status();
+    return pools.flatMap(({ backends }) => backends.map(({ connections }) => connections));
+  }
+
+  /** Records that were logged, oldest first. */
+  get records(): Record<string, unknown>[] {
+    return this.lines.filter(({ cause }) => cause !== undefined);
+  }
+
+  /** Resident memory, in bytes. */
+  residentBytes(): number {
+    const status = readFileSync(`/proc/${this.#child.pid}/status`, "latin1");
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  /** Ends it at once, if it still runs. */
+  async stop(): Promise<void> {
+    if (this.#child.exitCode === null) this.#child.kill("SIGKILL");
+    await this.exited;
+    rmSync(this.#folder, { recursive: true });
+  }
+
+  #address(listener: string): string {
+    const line = this.lines.find((candidate) => candidate["listener"] === listener);
+    return String(line?.["address"]);
+  }
+
+  #read(text: string): void {
+    const lines = (this.#rest + text).split("\n");
+    this.#rest = lines.pop() ?? "";
+    for (const line of lines) this.lines.push(JSON.parse(line));
+  }
+}

@@ -1,0 +1,95 @@
+import { createServer, type IncomingMessage, type Server } from "node:http";
+import type { Socket } from "node:net";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { RetryAfter } from "../../../src/close/retry-after.ts";
+import { ClientSocket } from "../../../src/edge/client-socket.ts";
+import { Refuser } from "../../../src/edge/refusal.ts";
+import { monotonicClock } from "../../../src/session/clock.ts";
+import type { CloseCodes, SessionObserver } from "../../../src/session/record.ts";
+import { eventually } from "../../support/eventually.ts";
+import { RawClient } from "../../support/raw-client.ts";
+import { aRoute } from "./routes.ts";
+
+const observer: SessionObserver = {
+  sessionOpened: () => undefined,
+  relayed: () => undefined,
+  closeFrame: () => undefined,
+  heartbeatRtt: () => undefined,
+  sessionEnded: () => undefined,
+};
+
+let server: Server;
+let refuser: Refuser;
+let port = 0;
+let over: CloseCodes[] = [];
+const clients: RawClient[] = [];
+
+beforeEach(async () => {
+  const ended: CloseCodes[] = [];
+  over = ended;
+  refuser = new Refuser({
+    retryAfter: new RetryAfter(() => 0),
+    observer,
+    clock: monotonicClock,
+    maxLingering: 2,
+  });
+  server = createServer();
+  server.on("upgrade", (request: IncomingMessage, socket: Socket, early: Buffer) => {
+    const client = new ClientSocket(socket);
+    const policies = aRoute("r", { host: null, path: null });
+    refuser.refuse(
+      { request, client, early, policies, cause: "capacity", detail: {}, rejection: null },
+      (codes) => ended.push(codes),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  port = typeof address === "object" && address !== null ? address.port : 0;
+});
+
+afterEach(async () => {
+  for (const { socket } of clients.splice(0)) socket.destroy();
+  refuser.close();
+  await new Promise((resolve) => server.close(resolve));
+});
+
+function open(): RawClient {
+  const client = new RawClient(port);
+  clients.push(client);
+  return client;
+}
+
+describe("the bound on refused clients that linger", () => {
+  it("turns those beyond it away by HTTP", async () => {
+    const first = open();
+    await first.log.frame(8);
+    await open().log.frame(8);
+    expect(refuser.lingering).toBe(2);
+    const third = open();
+    expect(await third.answered()).toBe(503);
+    expect(third.header("retry-after")).toBe("1");
+    await third.ended();
+    expect(over).toEqual([{ sent: null, received: null }]);
+    first.sendClose(1013);
+    await eventually(() => expect(refuser.lingering).toBe(1));
+    expect(over).toContainEqual({ sent: 1013, received: 1013 });
+    const fourth = open();
+    expect(await fourth.answered()).toBe(101);
+  });
+
+  it("frees the place of a client that vanishes", async () => {
+    const client = open();
+    await client.log.frame(8);
+    client.reset();
+    await eventually(() => expect(refuser.lingering).toBe(0));
+    expect(over).toEqual([{ sent: 1013, received: null }]);
+  });
+
+  it("ends all of them when it closes", async () => {
+    const client = open();
+    await client.log.frame(8);
+    refuser.close();
+    await client.ended();
+    expect(refuser.lingering).toBe(0);
+  });
+});

@@ -1,0 +1,66 @@
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { Router } from "../../../src/edge/router.ts";
+import { aRoute } from "./routes.ts";
+
+const router = new Router([
+  aRoute("exact", { host: "chat.example.com", path: "/ws" }),
+  aRoute("admin", { host: null, path: "/admin" }),
+  aRoute("six", { host: "[2001:db8::1]", path: null }),
+  aRoute("suffix", { host: "*.example.com", path: null }),
+]);
+
+describe("Router", () => {
+  it.each([
+    ["chat.example.com", "/ws", "exact"],
+    ["CHAT.Example.Com.:443", "/ws/a/b?c", "exact"],
+    ["chat.example.com", "/wsx", "suffix"],
+    ["chat.example.com", "/ws/../x", "suffix"],
+    ["chat.example.com", "/ws/./../admin/", "admin"],
+    ["chat.example.com", "/%2E%2e/ws", "exact"],
+    ["chat.example.com", "/x?/../ws", "suffix"],
+    ["chat.example.com", "/ws#/../x", "exact"],
+    ["example.com", "/ws", null],
+    ["xexample.com", "/ws", null],
+    ["a.b.example.com:8080", "/", "suffix"],
+    ["[2001:DB8::1]:8080", "/", "six"],
+    ["[2001:db8::1]", "/", "six"],
+    ["[2001:db8::2]", "/", null],
+    ["", "/admin", "admin"],
+    ["", "/", null],
+  ])("gives %s%s to %s", (host, target, name) => {
+    expect(router.find(host, target)?.name ?? null).toBe(name);
+  });
+
+  it("takes the first that matches", () => {
+    const both = new Router([
+      aRoute("first", { host: null, path: null }),
+      aRoute("second", { host: null, path: "/x" }),
+    ]);
+    expect(both.find("a", "/x")?.name).toBe("first");
+  });
+
+  it("never throws, whatever host and target are", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "binary" }), fc.string({ unit: "binary" }), (host, rest) => {
+        for (const start of ["/", "/..", "//%2e"]) {
+          expect(() => router.find(host, start + rest)).not.toThrow();
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it("keeps to a path prefix, however dots and slashes lie about it", () => {
+    const segment = fc.constantFrom("ws", "..", ".", "%2e%2E", "admin", "x");
+    const only = new Router([aRoute("ws", { host: null, path: "/ws" })]);
+    fc.assert(
+      fc.property(fc.array(segment, { minLength: 1, maxLength: 8 }), (segments) => {
+        const target = `/${segments.join("/")}`;
+        const { pathname } = new URL(target, "http://a");
+        const inside = pathname === "/ws" || pathname.startsWith("/ws/");
+        expect(only.find("a", target) !== null).toBe(inside);
+      }),
+    );
+  });
+});

@@ -1,0 +1,113 @@
+import { describe, expect, it } from "vitest";
+import { Heartbeat, PingMark } from "../../../src/session/heartbeat.ts";
+
+const CONFIG = { intervalMs: 1_000, timeoutMs: 300, payload: "ping", text: "" } as const;
+const FULL_INTERVAL = (): number => 0;
+const NEVER = Number.POSITIVE_INFINITY;
+
+describe("Heartbeat", () => {
+  it("pings first after half to a whole interval, as chance has it", () => {
+    expect(new Heartbeat(CONFIG, 5_000, () => 0).nextAt).toBe(6_000);
+    expect(new Heartbeat(CONFIG, 5_000, () => 0.5).nextAt).toBe(5_750);
+    expect(new Heartbeat(CONFIG, 5_000, () => 0.999).nextAt).toBeGreaterThan(5_500);
+  });
+
+  it("with interval 0 wants nothing, ever", () => {
+    const heartbeat = new Heartbeat({ ...CONFIG, intervalMs: 0 }, 0, FULL_INTERVAL);
+    expect(heartbeat.nextAt).toBe(NEVER);
+    expect(heartbeat.verdict(1e12, 0)).toBe("nothing");
+  });
+
+  it("pings once an interval and never catches up on what a stall has missed", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    expect(heartbeat.verdict(999, 0)).toBe("nothing");
+    expect(heartbeat.verdict(1_000, 0)).toBe("ping");
+    heartbeat.pinged(1_040);
+    heartbeat.ponged(1_050);
+    expect(heartbeat.nextAt).toBe(2_000);
+    expect(heartbeat.verdict(60_000, 1_050)).toBe("ping");
+    heartbeat.pinged(60_000);
+    heartbeat.ponged(60_001);
+    expect(heartbeat.verdict(60_001, 60_001)).toBe("nothing");
+    expect(heartbeat.nextAt).toBe(60_500);
+  });
+
+  it("finds a peer unresponsive exactly at the timeout after an unanswered ping", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000);
+    expect(heartbeat.nextAt).toBe(1_300);
+    expect(heartbeat.verdict(1_299, 999)).toBe("nothing");
+    expect(heartbeat.verdict(1_300, 999)).toBe("unresponsive");
+  });
+
+  it("takes any byte behind the ping as life", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000);
+    expect(heartbeat.verdict(5_000, 1_001)).toBe("ping");
+  });
+
+  it("measures from an unanswered ping on, however many follow it", () => {
+    const heartbeat = new Heartbeat({ ...CONFIG, timeoutMs: 2_500 }, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000);
+    heartbeat.pinged(2_000);
+    heartbeat.pinged(3_000);
+    expect(heartbeat.verdict(3_499, 0)).toBe("nothing");
+    expect(heartbeat.verdict(3_500, 0)).toBe("unresponsive");
+  });
+
+  it("tells the time from ping to pong, once", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    expect(heartbeat.ponged(10)).toBeNull();
+    heartbeat.pinged(1_000);
+    expect(heartbeat.ponged(1_042)).toBe(42);
+    expect(heartbeat.ponged(1_043)).toBeNull();
+  });
+
+  it("adds the time for which it stood still to the deadline", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000);
+    heartbeat.standStill(1_100);
+    heartbeat.standStill(1_500);
+    expect(heartbeat.verdict(1_900, 0)).toBe("nothing");
+    heartbeat.goOn(1_900);
+    heartbeat.goOn(2_500);
+    expect(heartbeat.verdict(1_999, 0)).toBe("nothing");
+    expect(heartbeat.verdict(2_100, 0)).toBe("unresponsive");
+  });
+
+  it("gives a ping that was sent while it stood still its whole time afterwards", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    heartbeat.standStill(500);
+    heartbeat.pinged(1_000);
+    expect(heartbeat.nextAt).toBe(2_000);
+    heartbeat.goOn(1_600);
+    expect(heartbeat.verdict(1_899, 0)).toBe("nothing");
+    expect(heartbeat.verdict(1_900, 0)).toBe("unresponsive");
+  });
+
+  it("with payload text never awaits an answer", () => {
+    const heartbeat = new Heartbeat({ ...CONFIG, payload: "text", text: "hi" }, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000);
+    expect(heartbeat.nextAt).toBe(2_000);
+    expect(heartbeat.verdict(1_999, 0)).toBe("nothing");
+  });
+});
+
+describe("PingMark", () => {
+  it("knows its own payloads, of which no two are the same", () => {
+    const mark = new PingMark();
+    const payloads = Array.from({ length: 100 }, () => mark.payload());
+    expect(payloads.every((payload) => mark.matches(payload))).toBe(true);
+    expect(new Set(payloads.map((payload) => payload.toString("hex"))).size).toBe(100);
+    expect(payloads.every(({ length }) => length <= 125)).toBe(true);
+  });
+
+  it("does not know what others send, another gateway included", () => {
+    const mark = new PingMark();
+    const own = mark.payload();
+    expect(mark.matches(new PingMark().payload())).toBe(false);
+    expect(mark.matches(Buffer.alloc(0))).toBe(false);
+    expect(mark.matches(own.subarray(1))).toBe(false);
+    expect(mark.matches(Buffer.concat([own, Buffer.alloc(1)]))).toBe(false);
+  });
+});

@@ -1,0 +1,246 @@
+/** The session's state machine: each transition by hand, and what holds for every sequence of events. */
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { CAUSES, type Cause } from "../../../src/close/causes.ts";
+import {
+  isSilent,
+  type SessionEffect,
+  type SessionEvent,
+  type SessionState,
+  transition,
+} from "../../../src/session/session-state.ts";
+
+/** An effect in one word or two: `echo client`. */
+function brief(effect: SessionEffect): string {
+  switch (effect.do) {
+    case "settle":
+      return `settle ${effect.cause}`;
+    case "passOn":
+      return `passOn ${effect.from}`;
+    case "echo":
+      return `echo ${effect.to}`;
+    case "discardFrom":
+    case "destroySoon":
+    case "destroy":
+      return `${effect.do} ${effect.side}`;
+    case "closeBoth":
+    case "startDeadline":
+    case "finish":
+      return effect.do;
+  }
+}
+
+const DISCARD = ["discardFrom client", "discardFrom upstream"];
+const FROM_CLIENT: SessionEvent = { type: "closeReceived", side: "client" };
+const FROM_UPSTREAM: SessionEvent = { type: "closeReceived", side: "upstream" };
+const CLIENT_ENDED: SessionEvent = { type: "ended", side: "client" };
+const UPSTREAM_ENDED: SessionEvent = { type: "ended", side: "upstream" };
+const DEADLINE: SessionEvent = { type: "deadline" };
+const SOCKETS_CLOSED: SessionEvent = { type: "socketsClosed" };
+const VERDICT: SessionEvent = { type: "verdict", cause: "idle" };
+
+describe("an open session", () => {
+  it.each<[string, SessionEvent, SessionState, string[]]>([
+    [
+      "passes the client's Close on and waits for the upstream",
+      FROM_CLIENT,
+      "awaitingUpstream",
+      ["settle clientClosed", "passOn client", "startDeadline"],
+    ],
+    [
+      "echoes the upstream's Close at once and passes it on",
+      FROM_UPSTREAM,
+      "closing",
+      ["settle upstreamClosed", "echo upstream", "passOn upstream", ...DISCARD, "startDeadline"],
+    ],
+    [
+      "closes when the client is lost, without waiting for it",
+      CLIENT_ENDED,
+      "closing",
+      ["settle clientLost", "closeBoth", ...DISCARD, "destroySoon client", "startDeadline"],
+    ],
+    [
+      "closes when the upstream is lost, without waiting for it",
+      UPSTREAM_ENDED,
+      "closing",
+      ["settle upstreamLost", "closeBoth", ...DISCARD, "destroySoon upstream", "startDeadline"],
+    ],
+    [
+      "closes by a verdict and waits for both",
+      VERDICT,
+      "closing",
+      ["settle idle", "closeBoth", ...DISCARD, "startDeadline"],
+    ],
+    [
+      "does not wait for a client that answers no pings",
+      { type: "verdict", cause: "clientUnresponsive" },
+      "closing",
+      ["settle clientUnresponsive", "closeBoth", ...DISCARD, "destroySoon client", "startDeadline"],
+    ],
+    [
+      "does not wait for a client that takes nothing",
+      { type: "verdict", cause: "slowConsumer" },
+      "closing",
+      ["settle slowConsumer", "closeBoth", ...DISCARD, "destroySoon client", "startDeadline"],
+    ],
+    [
+      "does not wait for an upstream that answers no pings",
+      { type: "verdict", cause: "upstreamUnresponsive" },
+      "closing",
+      [
+        "settle upstreamUnresponsive",
+        "closeBoth",
+        ...DISCARD,
+        "destroySoon upstream",
+        "startDeadline",
+      ],
+    ],
+    ["has no deadline", DEADLINE, "open", []],
+    ["is over with its sockets", SOCKETS_CLOSED, "closed", ["finish"]],
+  ])("%s", (_title, event, state, effects) => {
+    expect(briefly("open", event)).toEqual({ state, effects });
+  });
+});
+
+describe("a session that waits for the upstream's Close", () => {
+  const echoed = ["echo client", ...DISCARD, "startDeadline"];
+
+  it.each<[string, SessionEvent, SessionState, string[]]>([
+    ["echoes when it comes", FROM_UPSTREAM, "closing", echoed],
+    [
+      "echoes when the upstream ends instead",
+      UPSTREAM_ENDED,
+      "closing",
+      ["destroySoon upstream", ...echoed],
+    ],
+    ["echoes at the deadline", DEADLINE, "closing", ["destroy upstream", ...echoed]],
+    ["echoes by a verdict", VERDICT, "closing", ["destroy upstream", ...echoed]],
+    [
+      "echoes to a client that has ended its half, and waits for it no longer",
+      CLIENT_ENDED,
+      "closing",
+      ["echo client", "destroySoon client", ...DISCARD, "startDeadline"],
+    ],
+    ["is over with its sockets", SOCKETS_CLOSED, "closed", ["finish"]],
+  ])("%s", (_title, event, state, effects) => {
+    expect(briefly("awaitingUpstream", event)).toEqual({ state, effects });
+  });
+});
+
+describe("a closing session", () => {
+  it.each<[string, SessionEvent, SessionState, string[]]>([
+    ["leaves the client's answer to its leg", FROM_CLIENT, "closing", []],
+    ["leaves the upstream's answer to its leg", FROM_UPSTREAM, "closing", []],
+    ["keeps its cause whatever else bites", VERDICT, "closing", []],
+    ["ends the client's socket with it", CLIENT_ENDED, "closing", ["destroySoon client"]],
+    ["ends the upstream's socket with it", UPSTREAM_ENDED, "closing", ["destroySoon upstream"]],
+    [
+      "destroys what is left at the deadline",
+      DEADLINE,
+      "closing",
+      ["destroy client", "destroy upstream"],
+    ],
+    ["is over with its sockets", SOCKETS_CLOSED, "closed", ["finish"]],
+  ])("%s", (_title, event, state, effects) => {
+    expect(briefly("closing", event)).toEqual({ state, effects });
+  });
+});
+
+describe("every sequence of events", () => {
+  const side = fc.constantFrom("client" as const, "upstream" as const);
+  const anyEvent: fc.Arbitrary<SessionEvent> = fc.oneof(
+    fc.record({ type: fc.constant("closeReceived" as const), side }),
+    fc.record({ type: fc.constant("ended" as const), side }),
+    fc.record({
+      type: fc.constant("verdict" as const),
+      cause: fc.constantFrom<Cause>(...CAUSES),
+    }),
+    fc.constant(DEADLINE),
+    fc.constant(SOCKETS_CLOSED),
+  );
+
+  it("settles on one cause at most, before anything else happens", () => {
+    fc.assert(
+      fc.property(fc.array(anyEvent, { maxLength: 12 }), (events) => {
+        const all = run(events).effects.flat();
+        const settled = all.filter((effect) => effect.startsWith("settle"));
+        expect(settled).toEqual(all.slice(0, 1).filter((effect) => effect !== "finish"));
+      }),
+    );
+  });
+
+  it("gives each leg one occasion for a Close at most", () => {
+    fc.assert(
+      fc.property(fc.array(anyEvent, { maxLength: 12 }), (events) => {
+        const all = run(events).effects.flat();
+        expect(count(all, "closeBoth", "passOn upstream", "echo client")).toBeLessThanOrEqual(1);
+        expect(count(all, "closeBoth", "passOn client", "echo upstream")).toBeLessThanOrEqual(1);
+      }),
+    );
+  });
+
+  it("finishes once, with the sockets, and does nothing after that", () => {
+    fc.assert(
+      fc.property(fc.array(anyEvent, { maxLength: 12 }), (events) => {
+        const { state, effects } = run([...events, SOCKETS_CLOSED]);
+        expect(state).toBe("closed");
+        const first = events.findIndex(({ type }) => type === "socketsClosed");
+        const at = first === -1 ? events.length : first;
+        expect(effects[at]).toEqual(["finish"]);
+        expect(effects.slice(at + 1).flat()).toEqual([]);
+        expect(count(effects.flat(), "finish")).toBe(1);
+      }),
+    );
+  });
+
+  it("never leaves an ending session without a deadline or unread legs", () => {
+    const closing = [...DISCARD, "startDeadline"];
+    fc.assert(
+      fc.property(fc.array(anyEvent, { maxLength: 12 }), (events) => {
+        const { state, effects } = run(events);
+        const all = effects.flat();
+        const needed = {
+          open: [],
+          awaitingUpstream: ["startDeadline"],
+          closing,
+          closed: ["finish"],
+        };
+        expect(needed[state].filter((effect) => !all.includes(effect))).toEqual([]);
+      }),
+    );
+  });
+});
+
+it("knows which side is silent for which cause", () => {
+  const silent = CAUSES.flatMap((cause) =>
+    (["client", "upstream"] as const)
+      .filter((side) => isSilent(side, cause))
+      .map((side) => `${cause} ${side}`),
+  );
+  expect(silent).toEqual([
+    "clientUnresponsive client",
+    "upstreamUnresponsive upstream",
+    "slowConsumer client",
+  ]);
+});
+
+function briefly(from: SessionState, event: SessionEvent): { state: string; effects: string[] } {
+  const { state, effects } = transition(from, event);
+  return { state, effects: effects.map(brief) };
+}
+
+/** Effects of each event, until the session is closed and for all events behind it. */
+function run(events: readonly SessionEvent[]): { state: SessionState; effects: string[][] } {
+  let state: SessionState = "open";
+  const effects: string[][] = [];
+  for (const event of events) {
+    const next = transition(state, event);
+    state = next.state;
+    effects.push(next.effects.map(brief));
+  }
+  return { state, effects };
+}
+
+function count(effects: readonly string[], ...wanted: readonly string[]): number {
+  return effects.filter((effect) => wanted.includes(effect)).length;
+}
