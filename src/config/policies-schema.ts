@@ -255,7 +255,7 @@ export const policiesSchema = z.strictObject({
     handshakeTimeout: key(
       duration(1),
       "10s",
-      "At the top: from the accepted socket to the complete request head. In a route: from there to the answer.",
+      "From the accepted socket to the complete request head. Another value than the default bounds the answer, too, whatever retry.connect allows.",
     ),
     maxMessageSize: key(
       size(),

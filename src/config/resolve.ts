@@ -90,13 +90,14 @@ function build(file: File, written: unknown): GatewayConfig {
 }
 
 /**
- * The head of a request comes before its route is known, so the top-level handshakeTimeout is for the
- * head and one in a route is for the answer; without it, only `retry.connect` bounds the answer.
+ * The default of handshakeTimeout is for the request's head only; another value bounds the answer, too.
+ * Else the default would cap a longer `retry.connect.timeout` in silence.
  */
 function toRoutePolicies(written: unknown, index: number): Policies {
-  const path = ["routes", index];
-  const policies = toPolicies(mergedPolicies(written, valueAt(written, path)));
-  if (valueAt(written, [...path, "limits", "handshakeTimeout"]) !== undefined) return policies;
+  const merged = mergedPolicies(written, valueAt(written, ["routes", index]));
+  const policies = toPolicies(merged);
+  const byDefault = toPolicies({}).limits.handshakeTimeoutMs;
+  if (policies.limits.handshakeTimeoutMs !== byDefault) return policies;
   const limits = { ...policies.limits, handshakeTimeoutMs: Number.POSITIVE_INFINITY };
   return { ...policies, limits };
 }

@@ -26,13 +26,13 @@ refuse: http
     expect(config.policies.refuse).toBe("http");
   });
 
-  it("of a route bound the answer to a handshake only where the route says so", () => {
+  it("of a route bound the answer to a handshake only where the operator says so", () => {
     const config = load(`${FRAME}
-routes: [{ name: chat, pool: chat, limits: { handshakeTimeout: 2s } }]
+routes: [{ name: a, match: { path: /a }, pool: chat, limits: { handshakeTimeout: 2s } }, { name: b, pool: chat }]
 limits: { handshakeTimeout: 7s }
 `);
     expect(config.policies.limits.handshakeTimeoutMs).toBe(7000);
-    expect(config.routes[0]?.limits.handshakeTimeoutMs).toBe(2000);
+    expect(config.routes.map(({ limits }) => limits.handshakeTimeoutMs)).toEqual([2000, 7000]);
   });
 
   it("of a route replace single keys and keep the rest of the top", () => {
