@@ -324,9 +324,13 @@ describe("limits.handshakeTimeout", () => {
     expect(upstream.peers).toEqual([]);
   });
 
-  it("bounds the dialling, too", async () => {
+  it("bounds the dialling, too, where a route sets it", async () => {
     upstream = await RawUpstream.start(() => undefined);
-    gateway = await startGateway(onePool([upstream.url], "limits: { handshakeTimeout: 300ms }\n"));
+    gateway = await startGateway(
+      `routes: [{ name: all, pool: main, limits: { handshakeTimeout: 300ms } }]
+pools: { main: { backends: [{ url: "${upstream.url}" }] } }
+`,
+    );
     const client = new RawClient(gateway.port);
     await eventually(() => expect(client.log.closes).toMatchObject([{ code: 1013 }]));
     client.sendClose(1013);
