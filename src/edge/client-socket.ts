@@ -3,7 +3,7 @@
  * session stands, then for the session's leg.
  */
 import type { Socket } from "node:net";
-import type { LegSocket } from "../session/leg.ts";
+import type { ChunkHolder, LegSocket } from "../session/leg.ts";
 
 const kClientSocket = Symbol("clientSocket");
 
@@ -13,7 +13,7 @@ interface AttachedSocket extends Socket {
 
 export class ClientSocket implements LegSocket {
   readonly socket: Socket;
-  receiver: { received(chunk: Buffer): boolean } | null = null;
+  receiver: { received(chunk: Buffer): ChunkHolder | null } | null = null;
 
   constructor(socket: Socket) {
     this.socket = socket;

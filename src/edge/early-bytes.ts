@@ -26,11 +26,12 @@ export class EarlyBytes {
     if (this.#size >= MAX_EARLY_BYTES) socket.pause();
   }
 
-  received(chunk: Buffer): boolean {
+  received(chunk: Buffer): null {
     this.#chunks.push(chunk);
     this.#size += chunk.length;
     if (this.#size >= MAX_EARLY_BYTES) this.#client.socket.pause();
-    return true;
+    // Accepted sockets read into memory of their own: there is nothing to give back.
+    return null;
   }
 
   /** Stops watching; the socket is paused and its bytes so far are the caller's. */

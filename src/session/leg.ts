@@ -18,8 +18,8 @@ export type LegState = "open" | "closeSent" | "closeReceived" | "closed" | "gone
 
 /** What a leg tells its session. */
 export interface LegOwner {
-  /** Bytes from the peer. Returns whether the chunk's memory is still needed afterwards. */
-  legRead(leg: Leg, chunk: Buffer): boolean;
+  /** Bytes from the peer. Returns the leg that still has to send some of the chunk; null: none. */
+  legRead(leg: Leg, chunk: Buffer): Leg | null;
   /** More waits to be sent than should: stop feeding this leg until `legDrained`. */
   legBlocked(leg: Leg): void;
   legDrained(leg: Leg): void;
@@ -29,10 +29,21 @@ export interface LegOwner {
   legGone(leg: Leg): void;
 }
 
+/** Memory in which chunks lie that a leg has yet to send. */
+export interface PinnedMemory {
+  pin(): void;
+  unpin(): void;
+}
+
+/** Who needs a chunk after it was received. */
+export interface ChunkHolder {
+  pin(memory: PinnedMemory): void;
+}
+
 /** A socket that hands its bytes to whoever is set as receiver. */
 export interface LegSocket {
   readonly socket: Socket;
-  receiver: { received(chunk: Buffer): boolean } | null;
+  receiver: { received(chunk: Buffer): ChunkHolder | null } | null;
 }
 
 export class Leg {
@@ -47,6 +58,8 @@ export class Leg {
   #blockedSince: number | null = null;
   #waitingAtLook = 0;
   #paused = false;
+  /** A few at most: what waits is bounded by the high-water mark and one chunk. */
+  #pinned: readonly PinnedMemory[] = NONE;
   sentCode: number | null = null;
   receivedCode: number | null = null;
   /** At the last byte from the peer. */
@@ -110,7 +123,7 @@ export class Leg {
   }
 
   /** Bytes from the socket. */
-  received(chunk: Buffer): boolean {
+  received(chunk: Buffer): Leg | null {
     this.lastReadAt = this.#clock.now();
     return this.#owner.legRead(this, chunk);
   }
@@ -130,6 +143,29 @@ export class Leg {
     this.#socket.write(payload);
     this.#socket.uncork();
     this.#blockIfFull();
+  }
+
+  /** Keeps the memory of chunks that wait to be sent, until none do. */
+  pin(memory: PinnedMemory): void {
+    if (this.#pinned.includes(memory)) return;
+    memory.pin();
+    this.#pinned = [...this.#pinned, memory];
+  }
+
+  /** Whether chunks' memory is kept. */
+  get pins(): boolean {
+    return this.#pinned.length > 0;
+  }
+
+  /** Gives the memory back if all is sent. 'drain' tells of it only above the high-water mark. */
+  unpinIfSent(): void {
+    if (this.#pinned.length > 0 && this.waitingBytes === 0) this.#unpin();
+  }
+
+  #unpin(): void {
+    const pinned = this.#pinned;
+    this.#pinned = NONE;
+    for (const memory of pinned) memory.unpin();
   }
 
   /** Sends the leg's one and only Close; false: it has gone out before, or the socket is closed. */
@@ -194,6 +230,7 @@ export class Leg {
 
   /** For the listeners below. */
   onDrain(): void {
+    this.unpinIfSent();
     if (this.#blockedSince === null) return;
     this.#blockedSince = null;
     this.#owner.legDrained(this);
@@ -205,10 +242,13 @@ export class Leg {
 
   onClose(): void {
     this.#state = "gone";
+    this.#unpin();
     this.#source.receiver = null;
     this.#owner.legGone(this);
   }
 }
+
+const NONE: readonly PinnedMemory[] = [];
 
 const kLeg = Symbol("leg");
 

@@ -58,6 +58,8 @@ export interface SessionParts {
 
 const NEVER = Number.POSITIVE_INFINITY;
 const LONG_AGO = Number.NEGATIVE_INFINITY;
+/** How soon after the last byte has left the memory that it lay in is given back. */
+const UNPIN_CHECK_MS = 500;
 /** Sessions that began together must not reach their age together either. */
 const AGE_SPREAD = 0.1;
 
@@ -193,7 +195,7 @@ export class Session implements LegOwner, WheelEntry {
     );
   }
 
-  legRead(leg: Leg, chunk: Buffer): boolean {
+  legRead(leg: Leg, chunk: Buffer): Leg | null {
     const fromClient = leg === this.#client;
     try {
       (fromClient ? this.#clientToUpstream : this.#upstreamToClient).push(chunk);
@@ -201,7 +203,10 @@ export class Session implements LegOwner, WheelEntry {
       this.#bug(error);
     }
     // The relay copies what it holds; what the kernel has not taken yet still lies in the chunk.
-    return (fromClient ? this.#upstream : this.#client).waitingBytes > 0;
+    const to = fromClient ? this.#upstream : this.#client;
+    if (to.waitingBytes === 0) return null;
+    this.#context.wheel.schedule(this, this.#nextCheck());
+    return to;
   }
 
   legBlocked(leg: Leg): void {
@@ -241,6 +246,7 @@ export class Session implements LegOwner, WheelEntry {
   /** The wheel's turn. */
   check(now: number): number {
     try {
+      this.#client.unpinIfSent();
       if (this.#state === "open") this.#checkLimits(now);
       if (this.#state === "open") this.#beat(this.#client, this.#clientHeartbeat, now);
       if (this.#state === "open") this.#beat(this.#upstream, this.#upstreamHeartbeat, now);
@@ -407,6 +413,13 @@ export class Session implements LegOwner, WheelEntry {
   }
 
   #nextCheck(): number {
+    const { waitingBytes, pins } = this.#client;
+    if (waitingBytes === 0 && !pins) return this.#nextDue();
+    return Math.min(this.#nextDue(), this.#context.clock.now() + UNPIN_CHECK_MS);
+  }
+
+  /** When a heartbeat, a limit or the deadline is due. */
+  #nextDue(): number {
     switch (this.#state) {
       case "closed":
         return NEVER;

@@ -22,7 +22,7 @@ import {
   type UpgradeRequest,
   verifyAnswer,
 } from "./upgrade-request.ts";
-import { type ReadBuffers, UpstreamSocket } from "./upstream-socket.ts";
+import { type Holder, KEEP, type ReadBuffers, UpstreamSocket } from "./upstream-socket.ts";
 
 /** A verified upstream leg, paused, before its first frame. */
 export interface Connection extends Agreement {
@@ -95,9 +95,9 @@ export class Dial {
   }
 
   /** Bytes of the answer: kept until it is complete, and what follows it goes to the session. */
-  received(chunk: Buffer): boolean {
+  received(chunk: Buffer): Holder {
     if (this.#state !== "done") this.#read(chunk);
-    return true;
+    return KEEP;
   }
 
   #read(chunk: Buffer): void {

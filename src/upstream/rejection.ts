@@ -6,7 +6,7 @@
 import { request as httpRequest, type IncomingMessage } from "node:http";
 import { Duplex } from "node:stream";
 import type { ResponseHead } from "../wire/response-head.ts";
-import type { Receiver, UpstreamSocket } from "./upstream-socket.ts";
+import { type Holder, KEEP, type Receiver, type UpstreamSocket } from "./upstream-socket.ts";
 
 export interface Rejection {
   readonly status: number;
@@ -60,9 +60,9 @@ export function readRejection(
 
 /** Readable side: the backend's bytes. Writable side: nowhere, as the request has been sent before. */
 class Replay extends Duplex implements Receiver {
-  received(chunk: Buffer): boolean {
+  received(chunk: Buffer): Holder {
     if (!this.destroyed) this.push(chunk);
-    return true;
+    return KEEP;
   }
 
   override _read(): void {

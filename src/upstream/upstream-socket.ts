@@ -4,13 +4,23 @@
  */
 import { connect, type Socket } from "node:net";
 
-/**
- * Takes what a socket reads. Returns whether it still needs the chunk afterwards (or has handed it to
- * somebody who does): if not, the next read goes into the same memory.
- */
+/** Takes what a socket reads, and says who needs the chunk afterwards; null: nobody. */
 export interface Receiver {
-  received(chunk: Buffer): boolean;
+  received(chunk: Buffer): Holder | null;
 }
+
+/** Somebody who needs chunks of a slab until further notice. */
+export interface Holder {
+  /** The holder must call `slab.unpin()` once when it needs none of its chunks any more. */
+  pin(slab: Slab): void;
+}
+
+/** Keeps chunks for good: their slab is left to the garbage collector. */
+export const KEEP: Holder = {
+  pin: (slab) => {
+    slab.pin();
+  },
+};
 
 /** As much as libuv asks of the kernel at once. */
 const READ_BUFFER_BYTES = 64 * 1024;
@@ -21,13 +31,41 @@ const READ_BUFFER_BYTES = 64 * 1024;
  */
 export const HIGH_WATER_MARK_BYTES = 64 * 1024;
 
+/** Slabs that wait for their next use; more are left to the garbage collector. */
+const MAX_FREE_SLABS = 64;
+
+/** A piece of memory in which chunks lie side by side, and how many holders need some of them. */
+export class Slab {
+  readonly bytes = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+  readonly #onFree: (slab: Slab) => void;
+  #pins = 0;
+
+  constructor(onFree: (slab: Slab) => void) {
+    this.#onFree = onFree;
+  }
+
+  get pinned(): boolean {
+    return this.#pins > 0;
+  }
+
+  pin(): void {
+    this.#pins += 1;
+  }
+
+  unpin(): void {
+    this.#pins -= 1;
+    if (this.#pins === 0) this.#onFree(this);
+  }
+}
+
 /** One per gateway: reads are synchronous and never overlap, so one set serves every socket. */
 export class ReadBuffers {
   /** What libuv reads into. It cannot be given away: every socket is bound to it. */
   readonly incoming = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-  /** Where chunks lie while their receivers have them; replaced when no room is left in it. */
-  #slab = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-  /** Everything before this belongs to receivers that have kept it. */
+  readonly #free: Slab[] = [];
+  /** Where a chunk lies while its receiver has it. */
+  #slab = this.#newSlab();
+  /** Everything before this may still be needed by a holder. */
   #keptBytes = 0;
 
   /**
@@ -35,17 +73,26 @@ export class ReadBuffers {
    * case safe: whether the kernel takes a write at once is known only after the write.
    */
   deliver(bytes: number, receiver: Receiver): void {
+    if (!this.#slab.pinned) this.#keptBytes = 0;
     if (bytes > READ_BUFFER_BYTES - this.#keptBytes) {
-      this.#slab = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
+      this.#slab = this.#free.pop() ?? this.#newSlab();
       this.#keptBytes = 0;
     }
+    const slab = this.#slab;
     const start = this.#keptBytes;
-    this.#slab.set(
-      bytes === READ_BUFFER_BYTES ? this.incoming : this.incoming.subarray(0, bytes),
-      start,
-    );
+    const chunk = slab.bytes.subarray(start, start + bytes);
+    chunk.set(bytes === READ_BUFFER_BYTES ? this.incoming : this.incoming.subarray(0, bytes));
+    const holder = receiver.received(chunk);
+    if (holder === null) return;
     // Kept chunks lie side by side: one of a few bytes must not hold the memory of thousands.
-    if (receiver.received(this.#slab.subarray(start, start + bytes))) this.#keptBytes += bytes;
+    this.#keptBytes += bytes;
+    holder.pin(slab);
+  }
+
+  #newSlab(): Slab {
+    return new Slab((slab) => {
+      if (slab !== this.#slab && this.#free.length < MAX_FREE_SLABS) this.#free.push(slab);
+    });
   }
 }
 

@@ -18,7 +18,7 @@ function createLeg(side: "client" | "upstream" = "client"): Leg {
   const owner: LegOwner = {
     legRead: (_leg, chunk) => {
       told.push(`read ${chunk.length}`);
-      return false;
+      return null;
     },
     legBlocked: () => void told.push("blocked"),
     legDrained: () => void told.push("drained"),
