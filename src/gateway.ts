@@ -24,6 +24,7 @@ import { SessionTable } from "./session/session-table.ts";
 import { Wheel } from "./session/wheel.ts";
 import { Pool } from "./upstream/pool.ts";
 import { HIGH_WATER_MARK_BYTES, ReadBuffers } from "./upstream/upstream-socket.ts";
+import { SlabPool } from "./wire/slab.ts";
 
 export interface GatewayDependencies {
   readonly logger: Logger;
@@ -77,6 +78,7 @@ export class Gateway implements GatewayView {
     const router = new Router(config.routes);
     this.#refuser = new Refuser({ retryAfter, observer: this.#metrics, clock });
     this.#passthrough = new Passthrough({ router, pools: this.#pools });
+    const slabs = new SlabPool();
     const sessionContext: SessionContext = {
       clock,
       wheel: this.#wheel,
@@ -85,6 +87,7 @@ export class Gateway implements GatewayView {
       retryAfter,
       random: Math.random,
       highWaterMarkBytes: HIGH_WATER_MARK_BYTES,
+      slabs,
       onBug: (error) => logger.error({ err: error }, "bug in the gateway"),
     };
     const upgrades: UpgradeServices = {
@@ -97,7 +100,7 @@ export class Gateway implements GatewayView {
       sessionContext,
       connect: {
         observer: this.#metrics,
-        readBuffers: new ReadBuffers(),
+        readBuffers: new ReadBuffers(slabs),
         random: Math.random,
         now: () => clock.now(),
       },

@@ -12,6 +12,7 @@
 import type { Socket } from "node:net";
 import type { Close, Side } from "../close/causes.ts";
 import { makeCloseFrame } from "../wire/frame.ts";
+import type { Slab } from "../wire/slab.ts";
 import type { Clock } from "./clock.ts";
 
 export type LegState = "open" | "closeSent" | "closeReceived" | "closed" | "gone";
@@ -29,15 +30,9 @@ export interface LegOwner {
   legGone(leg: Leg): void;
 }
 
-/** Memory in which chunks lie that a leg has yet to send. */
-export interface PinnedMemory {
-  pin(): void;
-  unpin(): void;
-}
-
 /** Who needs a chunk after it was received. */
 export interface ChunkHolder {
-  pin(memory: PinnedMemory): void;
+  pin(slab: Slab): void;
 }
 
 /** A socket that hands its bytes to whoever is set as receiver. */
@@ -59,7 +54,7 @@ export class Leg {
   #waitingAtLook = 0;
   #paused = false;
   /** A few at most: what waits is bounded by the high-water mark and one chunk. */
-  #pinned: readonly PinnedMemory[] = NONE;
+  #pinned: readonly Slab[] = NONE;
   sentCode: number | null = null;
   receivedCode: number | null = null;
   /** At the last byte from the peer. */
@@ -128,28 +123,30 @@ export class Leg {
     return this.#owner.legRead(this, chunk);
   }
 
-  /** Writes whole frames. */
-  write(frames: Buffer): void {
+  /** Writes whole frames. `slab`: where they lie, if they lie in one. */
+  write(frames: Buffer, slab: Slab | null = null): void {
     if (!this.writable) return;
     this.#socket.write(frames);
+    if (slab !== null && this.waitingBytes > 0) this.pin(slab);
     this.#blockIfFull();
   }
 
   /** Writes one frame whose header and payload lie apart. */
-  writeInTwo(header: Buffer, payload: Buffer): void {
+  writeInTwo(header: Buffer, payload: Buffer, slab: Slab | null): void {
     if (!this.writable) return;
     this.#socket.cork();
     this.#socket.write(header);
     this.#socket.write(payload);
     this.#socket.uncork();
+    if (slab !== null && this.waitingBytes > 0) this.pin(slab);
     this.#blockIfFull();
   }
 
   /** Keeps the memory of chunks that wait to be sent, until none do. */
-  pin(memory: PinnedMemory): void {
-    if (this.#pinned.includes(memory)) return;
-    memory.pin();
-    this.#pinned = [...this.#pinned, memory];
+  pin(slab: Slab): void {
+    if (this.#pinned.includes(slab)) return;
+    slab.pin();
+    this.#pinned = [...this.#pinned, slab];
   }
 
   /** Whether chunks' memory is kept. */
@@ -165,7 +162,7 @@ export class Leg {
   #unpin(): void {
     const pinned = this.#pinned;
     this.#pinned = NONE;
-    for (const memory of pinned) memory.unpin();
+    for (const slab of pinned) slab.unpin();
   }
 
   /** Sends the leg's one and only Close; false: it has gone out before, or the socket is closed. */
@@ -248,7 +245,7 @@ export class Leg {
   }
 }
 
-const NONE: readonly PinnedMemory[] = [];
+const NONE: readonly Slab[] = [];
 
 const kLeg = Symbol("leg");
 

@@ -9,6 +9,7 @@ import type { RetryAfter } from "../close/retry-after.ts";
 import type { RouteConfig } from "../config/config.ts";
 import { makeFrame, OPCODE_PING, OPCODE_TEXT } from "../wire/frame.ts";
 import { type Direction, FrameRelay, type RelaySink, type Violation } from "../wire/relay.ts";
+import type { Slab, SlabPool } from "../wire/slab.ts";
 import type { Clock } from "./clock.ts";
 import { Heartbeat, type PingMark } from "./heartbeat.ts";
 import { Leg, type LegOwner, type LegSocket } from "./leg.ts";
@@ -33,6 +34,7 @@ export interface SessionContext {
   readonly random: () => number;
   /** Bytes that may wait in user space before the other leg is paused; the sockets' high-water mark. */
   readonly highWaterMarkBytes: number;
+  readonly slabs: SlabPool;
   /** Told of a bug of ours, with what was thrown. */
   readonly onBug: (error: unknown) => void;
 }
@@ -205,7 +207,9 @@ export class Session implements LegOwner, WheelEntry {
     // The relay copies what it holds; what the kernel has not taken yet still lies in the chunk.
     const to = fromClient ? this.#upstream : this.#client;
     if (to.waitingBytes === 0) return null;
-    this.#context.wheel.schedule(this, this.#nextCheck());
+    // What the chunk lies in is pinned after this.
+    const now = this.#context.clock.now();
+    this.#context.wheel.schedule(this, Math.min(this.#nextDue(), now + UNPIN_CHECK_MS));
     return to;
   }
 
@@ -247,6 +251,7 @@ export class Session implements LegOwner, WheelEntry {
   check(now: number): number {
     try {
       this.#client.unpinIfSent();
+      this.#upstream.unpinIfSent();
       if (this.#state === "open") this.#checkLimits(now);
       if (this.#state === "open") this.#beat(this.#client, this.#clientHeartbeat, now);
       if (this.#state === "open") this.#beat(this.#upstream, this.#upstreamHeartbeat, now);
@@ -413,8 +418,7 @@ export class Session implements LegOwner, WheelEntry {
   }
 
   #nextCheck(): number {
-    const { waitingBytes, pins } = this.#client;
-    if (waitingBytes === 0 && !pins) return this.#nextDue();
+    if (!this.#client.pins && !this.#upstream.pins) return this.#nextDue();
     return Math.min(this.#nextDue(), this.#context.clock.now() + UNPIN_CHECK_MS);
   }
 
@@ -494,7 +498,8 @@ export class Session implements LegOwner, WheelEntry {
       fromClient && messageRate > 0
         ? new MessageRate(messageRate, messageBurst, this.#context.clock)
         : null;
-    const options = { direction, deflate, maxMessageBytes, limiter };
+    const { slabs } = this.#context;
+    const options = { direction, deflate, maxMessageBytes, limiter, slabs };
     return new FrameRelay(options, new Forwarder(this, from, to));
   }
 
@@ -519,14 +524,14 @@ class Forwarder implements RelaySink {
     this.#to = to;
   }
 
-  forward(frames: Buffer): void {
+  forward(frames: Buffer, slab: Slab | null): void {
     this.#session.relayed(this.#from.lastReadAt);
-    this.#to.write(frames);
+    this.#to.write(frames, slab);
   }
 
-  forwardFragment(header: Buffer, payload: Buffer): void {
+  forwardFragment(header: Buffer, payload: Buffer, slab: Slab | null): void {
     this.#session.relayed(this.#from.lastReadAt);
-    this.#to.writeInTwo(header, payload);
+    this.#to.writeInTwo(header, payload, slab);
   }
 
   takePong(payload: Buffer): boolean {

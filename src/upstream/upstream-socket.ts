@@ -3,6 +3,7 @@
  * otherwise allocates 64 KiB for every chunk, and that garbage costs more than relaying does.
  */
 import { connect, type Socket } from "node:net";
+import type { Slab, SlabPool } from "../wire/slab.ts";
 
 /** Takes what a socket reads, and says who needs the chunk afterwards; null: nobody. */
 export interface Receiver {
@@ -31,51 +32,30 @@ const READ_BUFFER_BYTES = 64 * 1024;
  */
 export const HIGH_WATER_MARK_BYTES = 64 * 1024;
 
-/** Slabs that wait for their next use; more are left to the garbage collector. */
-const MAX_FREE_SLABS = 64;
-
-/** A piece of memory in which chunks lie side by side, and how many holders need some of them. */
-export class Slab {
-  readonly bytes = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-  readonly #onFree: (slab: Slab) => void;
-  #pins = 0;
-
-  constructor(onFree: (slab: Slab) => void) {
-    this.#onFree = onFree;
-  }
-
-  get pinned(): boolean {
-    return this.#pins > 0;
-  }
-
-  pin(): void {
-    this.#pins += 1;
-  }
-
-  unpin(): void {
-    this.#pins -= 1;
-    if (this.#pins === 0) this.#onFree(this);
-  }
-}
-
 /** One per gateway: reads are synchronous and never overlap, so one set serves every socket. */
 export class ReadBuffers {
   /** What libuv reads into. It cannot be given away: every socket is bound to it. */
   readonly incoming = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-  readonly #free: Slab[] = [];
+  readonly #pool: SlabPool;
   /** Where a chunk lies while its receiver has it. */
-  #slab = this.#newSlab();
+  #slab: Slab;
   /** Everything before this may still be needed by a holder. */
   #keptBytes = 0;
+
+  constructor(pool: SlabPool) {
+    this.#pool = pool;
+    this.#slab = pool.take();
+  }
 
   /**
    * Hands the first `bytes` of `incoming` to the receiver. The copy is what makes the zero-allocation
    * case safe: whether the kernel takes a write at once is known only after the write.
    */
   deliver(bytes: number, receiver: Receiver): void {
-    if (!this.#slab.pinned) this.#keptBytes = 0;
+    if (this.#slab.isOnlyMine) this.#keptBytes = 0;
     if (bytes > READ_BUFFER_BYTES - this.#keptBytes) {
-      this.#slab = this.#free.pop() ?? this.#newSlab();
+      this.#slab.unpin();
+      this.#slab = this.#pool.take();
       this.#keptBytes = 0;
     }
     const slab = this.#slab;
@@ -87,12 +67,6 @@ export class ReadBuffers {
     // Kept chunks lie side by side: one of a few bytes must not hold the memory of thousands.
     this.#keptBytes += bytes;
     holder.pin(slab);
-  }
-
-  #newSlab(): Slab {
-    return new Slab((slab) => {
-      if (slab !== this.#slab && this.#free.length < MAX_FREE_SLABS) this.#free.push(slab);
-    });
   }
 }
 

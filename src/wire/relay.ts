@@ -30,6 +30,7 @@ import {
   RSV_BITS,
   RSV1,
 } from "./frame.ts";
+import type { Slab, SlabPool } from "./slab.ts";
 
 /** A frame with up to this much payload is held until complete and forwarded unchanged. */
 export const HOLD_LIMIT_BYTES = 64 * 1024;
@@ -41,6 +42,8 @@ export const HOLD_LIMIT_BYTES = 64 * 1024;
 export const MIN_FRAGMENT_BYTES = 16 * 1024;
 /** First allocation for a partial frame: most partial frames are short, and a header proves nothing. */
 const FIRST_HOLD_BYTES = 1024;
+/** From this size on, held bytes lie in a slab: at most eight times what has arrived. */
+const SLAB_FROM_BYTES = 8 * 1024;
 
 export type Direction = "clientToUpstream" | "upstreamToClient";
 
@@ -52,10 +55,13 @@ export interface Violation {
 
 /** Where a relay's output goes. Called synchronously from `push`. */
 export interface RelaySink {
-  /** Whole frames: a view of the pushed chunk, or a buffer of the relay's that it has given up. */
-  forward(frames: Buffer): void;
+  /**
+   * Whole frames: a view of the pushed chunk, or a buffer that the relay has given up. If it lies in a
+   * slab of the relay's, whoever needs it after the call pins that.
+   */
+  forward(frames: Buffer, slab: Slab | null): void;
   /** One fragment of a long frame, in two parts that must be written in one go. */
-  forwardFragment(header: Buffer, payload: Buffer): void;
+  forwardFragment(header: Buffer, payload: Buffer, slab: Slab | null): void;
   /** An unmasked Pong payload; true: it answers a ping of the gateway's own and goes no further. */
   takePong(payload: Buffer): boolean;
   /** The sender's Close; nothing follows. */
@@ -76,6 +82,8 @@ export interface RelayOptions {
   /** Payload bytes of one message, over all its fragments, as sent (not inflated); 0: no limit. */
   readonly maxMessageBytes: number;
   readonly limiter: MessageLimiter | null;
+  /** Memory for large partial frames. */
+  readonly slabs: SlabPool;
 }
 
 /** `frame`: the rest of a header or of a frame up to HOLD_LIMIT_BYTES; `longFrame`: more payload. */
@@ -103,6 +111,9 @@ export class FrameRelay {
   /** Bytes of an incomplete header or frame, or of a fragment below MIN_FRAGMENT_BYTES. */
   #held: Buffer | null = null;
   #heldBytes = 0;
+  /** Where the held bytes lie, once they are many; while they are forwarded, too. */
+  #slab: Slab | null = null;
+  readonly #slabs: SlabPool;
 
   /** Between the first frame of a message and the one with FIN. */
   #inMessage = false;
@@ -127,6 +138,7 @@ export class FrameRelay {
     this.#deflate = options.deflate;
     this.#maxMessageBytes = options.maxMessageBytes;
     this.#limiter = options.limiter;
+    this.#slabs = options.slabs;
   }
 
   /** Part of a message has been forwarded and its end has not. */
@@ -152,6 +164,12 @@ export class FrameRelay {
     this.#awaited = "done";
     this.#held = null;
     this.#heldBytes = 0;
+    this.#releaseSlab();
+  }
+
+  #releaseSlab(): void {
+    this.#slab?.unpin();
+    this.#slab = null;
   }
 
   /** The next bytes from the sender. What the relay keeps of the chunk, it copies. */
@@ -318,7 +336,8 @@ export class FrameRelay {
   #forwardRun(chunk: Buffer, from: number, to: number): void {
     if (from === to || this.#discarding) return;
     this.bytes += to - from;
-    this.#sink.forward(from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to));
+    const run = from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to);
+    this.#sink.forward(run, this.#slab);
   }
 
   #controlPayload(chunk: Buffer, position: number): Buffer {
@@ -375,17 +394,19 @@ export class FrameRelay {
     this.#held = null;
     this.#heldBytes = 0;
     this.#scan(whole, 0);
+    this.#releaseSlab();
     return position;
   }
 
-  /** Grows by doubling towards `needed`: memory follows what has arrived, not what was announced. */
+  /**
+   * Grows by doubling towards `needed`: memory follows what has arrived, not what was announced. What
+   * has become large moves into a slab.
+   */
   #append(chunk: Buffer, from: number, to: number, needed: number): Buffer {
     const size = this.#heldBytes + to - from;
     let held = this.#held;
     if (held === null || held.length < size) {
-      // A sender of a long frame has proven that it sends: its next fragment needs no slow start.
-      const wanted = Math.max(FIRST_HOLD_BYTES, 2 * size, this.#longOffset);
-      const grown = Buffer.allocUnsafeSlow(Math.max(size, Math.min(needed, wanted)));
+      const grown = this.#grow(size, needed);
       held?.copy(grown, 0, 0, this.#heldBytes);
       held = grown;
       this.#held = grown;
@@ -393,6 +414,15 @@ export class FrameRelay {
     chunk.copy(held, this.#heldBytes, from, to);
     this.#heldBytes = size;
     return held;
+  }
+
+  #grow(size: number, needed: number): Buffer {
+    // A sender of a long frame has proven that it sends: its next fragment needs no slow start.
+    const wanted = Math.max(FIRST_HOLD_BYTES, 2 * size, this.#longOffset);
+    const bytes = Math.max(size, Math.min(needed, wanted));
+    if (bytes < SLAB_FROM_BYTES) return Buffer.allocUnsafeSlow(bytes);
+    this.#slab = this.#slabs.take();
+    return this.#slab.bytes;
   }
 
   #startLongFrame(chunk: Buffer, position: number): void {
@@ -408,7 +438,10 @@ export class FrameRelay {
 
   /** Takes the next piece of a long frame and forwards it as a fragment (RFC 6455 §5.4). */
   #fragment(chunk: Buffer, start: number): number {
-    const to = Math.min(chunk.length, start + this.#longRemaining);
+    // What is held is filled up to a fragment; the rest of the chunk then goes out uncopied.
+    const room =
+      this.#heldBytes > 0 ? MIN_FRAGMENT_BYTES - this.#heldBytes : Number.POSITIVE_INFINITY;
+    const to = Math.min(chunk.length, start + Math.min(this.#longRemaining, room));
     this.#longRemaining -= to - start;
     const last = this.#longRemaining === 0;
     let piece = chunk.subarray(start, to);
@@ -431,8 +464,9 @@ export class FrameRelay {
     }
     if (header !== null) {
       this.bytes += header.length + piece.length;
-      this.#sink.forwardFragment(header, piece);
+      this.#sink.forwardFragment(header, piece, this.#slab);
     }
+    this.#releaseSlab();
     return to;
   }
 

@@ -11,6 +11,7 @@ import type { LegSocket } from "../../../src/session/leg.ts";
 import type { SessionRecord } from "../../../src/session/record.ts";
 import { Session, type SessionContext } from "../../../src/session/session.ts";
 import { Wheel } from "../../../src/session/wheel.ts";
+import { SlabPool } from "../../../src/wire/slab.ts";
 import { FrameLog } from "../../support/frame-log.ts";
 import { buildFrame, type FrameSpec } from "../../support/frames.ts";
 
@@ -119,6 +120,7 @@ export class SessionBench {
       retryAfter: new RetryAfter(() => 0),
       random,
       highWaterMarkBytes: HIGH_WATER_MARK_BYTES,
+      slabs: new SlabPool(),
       onBug: (error) => {
         throw error;
       },

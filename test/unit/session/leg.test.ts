@@ -86,7 +86,7 @@ describe("the closing handshake", () => {
     expect(leg.sendClose(close)).toBe(true);
     expect(leg.sendClose({ code: 1002, reason: "" })).toBe(false);
     leg.write(FRAME);
-    leg.writeInTwo(FRAME, FRAME);
+    leg.writeInTwo(FRAME, FRAME, null);
     expect(socket.log.frames).toHaveLength(1);
     expect(socket.log.closes).toEqual([close]);
     expect([leg.sentCode, leg.receivedCode, leg.state]).toEqual([1001, null, "closeSent"]);

@@ -8,6 +8,7 @@ import {
 } from "../../../src/upstream/connect.ts";
 import { Pool } from "../../../src/upstream/pool.ts";
 import { ReadBuffers } from "../../../src/upstream/upstream-socket.ts";
+import { SlabPool } from "../../../src/wire/slab.ts";
 import { eventually } from "../../support/eventually.ts";
 import { type Behaviour, RawUpstream } from "../../support/raw-upstream.ts";
 
@@ -51,7 +52,7 @@ function begin(
 ) {
   const dependencies: ConnectDependencies = {
     observer: { dialEnded: (_pool, _backend, outcome) => void dialled.push(outcome) },
-    readBuffers: new ReadBuffers(),
+    readBuffers: new ReadBuffers(new SlabPool()),
     random: () => 0,
     now: () => performance.now(),
   };

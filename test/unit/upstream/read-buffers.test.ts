@@ -1,12 +1,8 @@
 /** Reads of all backends share memory; what a receiver keeps must stay as it was, and stay small. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import {
-  type Holder,
-  KEEP,
-  ReadBuffers,
-  type Slab,
-} from "../../../src/upstream/upstream-socket.ts";
+import { type Holder, KEEP, ReadBuffers } from "../../../src/upstream/upstream-socket.ts";
+import { type Slab, SlabPool } from "../../../src/wire/slab.ts";
 
 /** Delivers `bytes` as libuv would; the chunk that the receiver saw. */
 function deliver(buffers: ReadBuffers, bytes: Uint8Array, holder: Holder | null): Buffer {
@@ -37,14 +33,14 @@ class TestHolder implements Holder {
 
 describe("ReadBuffers", () => {
   it("hands out what was read, up to a whole buffer", () => {
-    const buffers = new ReadBuffers();
+    const buffers = new ReadBuffers(new SlabPool());
     const whole = Buffer.alloc(buffers.incoming.length, 7);
     expect(deliver(buffers, whole, null).equals(whole)).toBe(true);
     expect(deliver(buffers, Buffer.from("short"), null).toString()).toBe("short");
   });
 
   it("reads into the same memory again when the receiver is done with it", () => {
-    const buffers = new ReadBuffers();
+    const buffers = new ReadBuffers(new SlabPool());
     const first = deliver(buffers, Buffer.from("first"), null);
     const second = deliver(buffers, Buffer.from("other"), null);
     expect(second.buffer).toBe(first.buffer);
@@ -52,7 +48,7 @@ describe("ReadBuffers", () => {
   });
 
   it("uses a few slabs in turns for a holder that keeps each chunk for a while", () => {
-    const buffers = new ReadBuffers();
+    const buffers = new ReadBuffers(new SlabPool());
     const memory = new Set<ArrayBufferLike>();
     let holders: TestHolder[] = [];
     for (let i = 0; i < 1000; i += 1) {
@@ -72,7 +68,7 @@ describe("ReadBuffers", () => {
     const step = fc.tuple(sizes, fc.constantFrom("keep", "hold", "drop"), fc.nat(5));
     fc.assert(
       fc.property(fc.array(step, { maxLength: 80 }), (sequence) => {
-        const buffers = new ReadBuffers();
+        const buffers = new ReadBuffers(new SlabPool());
         let held: { chunk: Buffer; copy: Buffer; holder: TestHolder | null }[] = [];
         for (const [index, [size, fate, letGo]] of sequence.entries()) {
           const bytes = Buffer.alloc(size, index + 1);
@@ -93,7 +89,7 @@ describe("ReadBuffers", () => {
   });
 
   it("keeps small chunks side by side: a slow client's 10-byte messages must not hold 64 KiB each", () => {
-    const buffers = new ReadBuffers();
+    const buffers = new ReadBuffers(new SlabPool());
     const kept = Array.from({ length: 5_000 }, () => deliver(buffers, Buffer.alloc(10), KEEP));
     const memory = new Set(kept.map((chunk) => chunk.buffer));
     expect(memory.size).toBeLessThanOrEqual(2);

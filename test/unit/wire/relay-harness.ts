@@ -10,6 +10,7 @@ import {
   type RelaySink,
   type Violation,
 } from "../../../src/wire/relay.ts";
+import { SlabPool } from "../../../src/wire/slab.ts";
 import { type ReadFrame, readFrames } from "../../support/frames.ts";
 
 /** Two bytes, a 64-bit length and a mask key. */
@@ -20,7 +21,8 @@ export function relayOptions(
   direction: Direction,
   options: Partial<RelayOptions> = {},
 ): RelayOptions {
-  return { direction, deflate: false, maxMessageBytes: 0, limiter: null, ...options };
+  const slabs = new SlabPool();
+  return { direction, deflate: false, maxMessageBytes: 0, limiter: null, slabs, ...options };
 }
 
 /** Records what a relay does. A call that is torn, empty or after the end throws at once. */
