@@ -2,7 +2,8 @@
  * `softclose explain CODE [CODE]`: a close code, or two of them side by side, as plain text. What it
  * says stands in the close folder; here it is only laid out.
  */
-import { type CodeInfo, causesSending, codeInfo, isSendable } from "../close/codes.ts";
+import { isSendable } from "../close/causes.ts";
+import { type CodeInfo, causesSending, codeInfo } from "../close/codes.ts";
 import { compareCodes } from "../close/comparisons.ts";
 import { IDLE_LIMITS, LIFETIME_ADVICE } from "../close/idle-limits.ts";
 

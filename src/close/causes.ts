@@ -46,3 +46,13 @@ export interface Close {
   readonly code: number;
   readonly reason: string;
 }
+
+/** Whether a code may stand in a Close frame: RFC 6455 §7.4.1 and what IANA has registered since. */
+export function isSendable(code: number): boolean {
+  if (!Number.isInteger(code)) return false;
+  return (
+    (code >= 1000 && code <= 1003) ||
+    (code >= 1007 && code <= 1014) ||
+    (code >= 3000 && code <= 4999)
+  );
+}

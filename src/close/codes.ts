@@ -41,16 +41,6 @@ export interface CodeInfo {
   readonly short: string;
 }
 
-/** Whether a code may stand in a Close frame (RFC 6455 §7.4 and the codes registered since). */
-export function isSendable(code: number): boolean {
-  if (!Number.isInteger(code)) return false;
-  return (
-    (code >= 1000 && code <= 1003) ||
-    (code >= 1007 && code <= 1014) ||
-    (code >= 3000 && code <= 4999)
-  );
-}
-
 /** What is known about a code; null where it is unassigned. A registered code wins over its range. */
 export function codeInfo(code: number): CodeInfo | null {
   if (!Number.isInteger(code)) return null;

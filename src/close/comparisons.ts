@@ -1,5 +1,6 @@
 /** How two close codes differ and when to use which: by hand for the pairs that people confuse. */
-import { type CodeInfo, codeInfo, isSendable } from "./codes.ts";
+import { isSendable } from "./causes.ts";
+import { type CodeInfo, codeInfo } from "./codes.ts";
 
 export interface Comparison {
   readonly differ: string;

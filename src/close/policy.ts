@@ -2,8 +2,7 @@
  * The close policy, pure: which Close goes out on which leg, for a Close that came in and for an end
  * that the gateway itself decides. Whatever it is given, what it returns is legal on the wire.
  */
-import type { Cause, Close, Side } from "./causes.ts";
-import { isSendable } from "./codes.ts";
+import { type Cause, type Close, isSendable, type Side } from "./causes.ts";
 import {
   addresseeOf,
   type CloseDetail,

@@ -3,17 +3,8 @@
  * route. Each key says what it means, its unit, its default and what follows from it.
  */
 import * as z from "zod";
-import { CAUSES } from "../close/causes.ts";
-import {
-  closeCode,
-  closeCodeFault,
-  count,
-  duration,
-  isSendableCode,
-  reason,
-  size,
-  text,
-} from "./values.ts";
+import { CAUSES, isSendable } from "../close/causes.ts";
+import { closeCode, closeCodeFault, count, duration, reason, size, text } from "./values.ts";
 
 /** What `check` says about a key that the schema knows and the gateway does not do yet. */
 export const NOT_YET = "is not supported yet";
@@ -176,7 +167,7 @@ export const settableCauses = z
 // Integer keys of YAML arrive as text.
 const translateKey = z.string().superRefine((value, context) => {
   const code = /^\d+$/.test(value) ? Number(value) : Number.NaN;
-  if (code === 1005 || isSendableCode(code)) return;
+  if (code === 1005 || isSendable(code)) return;
   context.addIssue({
     code: "custom",
     message:

@@ -4,6 +4,7 @@
  */
 import { isIP, isIPv4, isIPv6 } from "node:net";
 import * as z from "zod";
+import { isSendable } from "../close/causes.ts";
 import type { Bind } from "./config.ts";
 import { show, unquote } from "./wording.ts";
 
@@ -231,16 +232,6 @@ export function pathPrefix() {
   }).transform((path) => path.replace(/\/+$/, "") || null);
 }
 
-/** Is this code one that may be sent (RFC 6455 §7.4 and the IANA registry)? */
-export function isSendableCode(code: number): boolean {
-  if (!Number.isInteger(code)) return false;
-  return (
-    (code >= 1000 && code <= 1003) ||
-    (code >= 1007 && code <= 1014) ||
-    (code >= 3000 && code <= 4999)
-  );
-}
-
 /** A close code that may be sent; of an abnormal end, which never becomes 1000, any but that. */
 export function closeCode(of: "any end" | "abnormal end" = "any end") {
   const lowest = of === "any end" ? 1000 : 1001;
@@ -253,7 +244,7 @@ export function closeCode(of: "any end" | "abnormal end" = "any end") {
     ],
   };
   return scalar(json, (raw) => {
-    if (typeof raw !== "number" || !isSendableCode(raw)) {
+    if (typeof raw !== "number" || !isSendable(raw)) {
       return new Wrong(closeCodeFault(raw, lowest) + unquote(raw));
     }
     if (raw < lowest)

@@ -1,15 +1,10 @@
 // The registry of close codes: complete, consistent with the wire and with the default close table.
 import { describe, expect, it } from "vitest";
-import { CAUSES } from "../../../src/close/causes.ts";
-import {
-  CODES,
-  causesSending,
-  codeInfo,
-  explainShort,
-  isSendable,
-} from "../../../src/close/codes.ts";
+import { CAUSES, isSendable } from "../../../src/close/causes.ts";
+import { CODES, causesSending, codeInfo, explainShort } from "../../../src/close/codes.ts";
 import { compareCodes } from "../../../src/close/comparisons.ts";
 import { IDLE_LIMITS } from "../../../src/close/idle-limits.ts";
+import { isLegalOnTheWire } from "../../../src/wire/close-payload.ts";
 
 const ALL = Array.from({ length: 65536 }, (_, code) => code);
 
@@ -79,6 +74,10 @@ describe("the registry", () => {
 });
 
 describe("isSendable", () => {
+  it("agrees with what the relay takes for legal on the wire", () => {
+    expect(ALL.filter(isSendable)).toEqual(ALL.filter(isLegalOnTheWire));
+  });
+
   it("allows 1000-1003, 1007-1014 and 3000-4999 only", () => {
     expect(ALL.filter(isSendable)).toEqual(
       ALL.filter(

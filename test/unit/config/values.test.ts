@@ -7,7 +7,6 @@ import {
   closeCode,
   duration,
   hostPattern,
-  isSendableCode,
   name,
   pathPrefix,
   reason,
@@ -306,15 +305,3 @@ describe.each(Object.entries(tables))("%s", (_name, { read, good, bad }) => {
     expect(read.safeParse(value).success).toBe(false);
   });
 });
-
-describe("isSendableCode", () => {
-  it("takes exactly the codes of RFC 6455 and its registry, of all 65536", () => {
-    const sendable = Array.from({ length: 65_536 }, (_, code) => code).filter(isSendableCode);
-    const ranges = [range(1000, 1003), range(1007, 1014), range(3000, 4999)].flat();
-    expect(sendable).toEqual(ranges);
-  });
-});
-
-function range(first: number, last: number): number[] {
-  return Array.from({ length: last - first + 1 }, (_, index) => first + index);
-}
