@@ -156,7 +156,11 @@ export class Gateway implements GatewayView {
     const startedAtMs = monotonicClock.now();
     const destroyed = await this.#sessions.drain(timeoutMs, monotonicClock);
     const leftMs = timeoutMs - (monotonicClock.now() - startedAtMs);
-    await Promise.all(this.#listeners.map((listener) => listener.answered(leftMs)));
+    // Cut off before it has read its Close, a refused client with data on the way sees a reset: 1006.
+    await Promise.all([
+      ...this.#listeners.map((listener) => listener.answered(leftMs)),
+      this.#refuser.settled(leftMs),
+    ]);
     this.#logger.info({ destroyed }, "drained");
     await this.stop();
     return destroyed;

@@ -278,7 +278,7 @@ export const policiesSchema = z.strictObject({
     slowConsumerTimeout: key(
       duration(1),
       "30s",
-      "A client that takes none of its data for this long is closed (slowConsumer).",
+      "A client that takes none of its data for this long is closed (slowConsumer); an upstream that does not counts as unresponsive.",
     ),
   }),
   origins: notYet(z.unknown(), (value) => value === undefined)

@@ -1,6 +1,6 @@
 /**
  * The caps of listener, route and client address. A ticket is taken when a handshake has been checked
- * and given back when its session, or its refusal, is over.
+ * and given back when its session is over, or as soon as it is refused.
  */
 import type { ListenerConfig, RouteConfig } from "../config/config.ts";
 import { clientKey } from "./forwarded.ts";

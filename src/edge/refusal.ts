@@ -53,6 +53,7 @@ export class Refuser {
   /** By close timeout: `ws` has it as a setting of the server. */
   readonly #servers = new Map<number, WebSocketServer>();
   readonly #lingering = new Set<WebSocket>();
+  #onSettled: (() => void) | null = null;
 
   constructor(options: {
     readonly retryAfter: RetryAfter;
@@ -87,6 +88,18 @@ export class Refuser {
     }
   }
 
+  /** Resolves when no refused client lingers, at the latest after `timeoutMs`. */
+  settled(timeoutMs: number): Promise<void> {
+    if (this.#lingering.size === 0 || timeoutMs <= 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      this.#onSettled = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
   /** Ends what still lingers. */
   close(): void {
     for (const socket of this.#lingering) socket.terminate();
@@ -115,6 +128,7 @@ export class Refuser {
         socket.on("error", () => undefined);
         socket.on("close", (code) => {
           this.#lingering.delete(socket);
+          if (this.#lingering.size === 0) this.#onSettled?.();
           if (code !== ABNORMAL) {
             received = code;
             this.#observer.closeFrame("client", "received", code);

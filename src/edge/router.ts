@@ -2,21 +2,23 @@
 import type { RouteConfig } from "../config/config.ts";
 
 export class Router {
-  readonly #routes: readonly RouteConfig[];
+  readonly #entries: readonly { readonly route: RouteConfig; readonly prefix: string | null }[];
 
   constructor(routes: readonly RouteConfig[]) {
-    this.#routes = routes;
+    this.#entries = routes.map((route) => {
+      const { path } = route.match;
+      return { route, prefix: path === null ? null : plainPath(path) };
+    });
   }
 
   /** `host` as in the Host header; `target` in origin form. */
   find(host: string, target: string): RouteConfig | null {
     const name = hostName(host);
-    const path = pathOf(target);
-    return (
-      this.#routes.find(
-        ({ match }) => hostMatches(match.host, name) && pathMatches(match.path, path),
-      ) ?? null
+    const path = plainPath(target.split(/[?#]/, 1)[0] ?? "/");
+    const entry = this.#entries.find(
+      ({ route, prefix }) => hostMatches(route.match.host, name) && pathMatches(prefix, path),
     );
+    return entry?.route ?? null;
   }
 }
 
@@ -26,15 +28,23 @@ function hostName(host: string): string {
 }
 
 /**
- * The path as a backend is likely to read it: dot segments resolved, so that `/ws/../admin` takes the
- * route of `/admin` and not the one of `/ws`. What is sent on is what the client sent.
+ * The path as a backend is likely to read it, so that no other way of writing `/admin` gets round its
+ * route: `/ws/../admin`, `//admin`, `/%61dmin`. What is sent on is what the client sent.
  */
-function pathOf(target: string): string {
-  const path = target.split(/[?#]/, 1)[0] ?? "/";
-  if (!/\.|%2e/i.test(path)) return path;
-  // A second slash at the start would make the first segment a host.
-  const url = `http://gateway.invalid/${path.replace(/^\/+/, "")}`;
-  return URL.canParse(url) ? new URL(url).pathname : path;
+function plainPath(path: string): string {
+  if (!/[.%\\]|\/\//.test(path)) return path;
+  const segments: string[] = [];
+  for (const segment of path.replace(/%[\da-f]{2}/gi, plainOctet).split(/[/\\]/)) {
+    if (segment === "..") segments.pop();
+    else if (segment !== "." && segment !== "") segments.push(segment);
+  }
+  return `/${segments.join("/")}`;
+}
+
+/** RFC 3986 §6.2.2: a letter, digit, or one of `-._~` is the same thing encoded and as it is. */
+function plainOctet(encoded: string): string {
+  const character = String.fromCharCode(Number.parseInt(encoded.slice(1), 16));
+  return /[\w.~-]/.test(character) ? character : encoded.toUpperCase();
 }
 
 function hostMatches(pattern: string | null, host: string): boolean {

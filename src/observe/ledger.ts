@@ -2,7 +2,6 @@
  * The last records, for the admin page and its API. A ring: its memory is bounded by its capacity,
  * however many sessions pass through.
  */
-import type { Cause } from "../close/causes.ts";
 import type { SessionRecord } from "../session/record.ts";
 
 const DEFAULT_CAPACITY = 1000;
@@ -12,7 +11,6 @@ export class Ledger {
   readonly #ring: SessionRecord[] = [];
   /** Where the next record goes once the ring is full: the oldest one's place. */
   #next = 0;
-  readonly #counts = new Map<Cause, number>();
 
   constructor(capacity: number = DEFAULT_CAPACITY) {
     if (!Number.isInteger(capacity) || capacity < 1) {
@@ -24,7 +22,6 @@ export class Ledger {
   add(record: SessionRecord): void {
     this.#ring[this.#next] = record;
     this.#next = (this.#next + 1) % this.#capacity;
-    this.#counts.set(record.cause, (this.#counts.get(record.cause) ?? 0) + 1);
   }
 
   /** Newest first, at most `limit`. */
@@ -37,10 +34,5 @@ export class Ledger {
       if (record !== undefined) records.push(record);
     }
     return records;
-  }
-
-  /** Records by cause since the start, also those that have left the ring. */
-  counts(): ReadonlyMap<Cause, number> {
-    return this.#counts;
   }
 }

@@ -91,6 +91,8 @@ export class Session implements LegOwner, WheelEntry {
   /** While closing: what waited for the client when it was last looked at, and when it last took some. */
   #waitingAtLook = 0;
   #clientTookAt = LONG_AGO;
+  /** While closing: since when. */
+  #closingAt = NEVER;
   /** When a frame was last relayed, either way: what `limits.idleTimeout` counts from. */
   #relayedAt: number;
   #reported: { messages: BothWays; bytes: BothWays } = { messages: NOTHING, bytes: NOTHING };
@@ -357,6 +359,7 @@ export class Session implements LegOwner, WheelEntry {
     const now = this.#context.clock.now();
     const client = this.#client;
     this.#deadline = now + this.#parts.route.close.timeoutMs;
+    this.#closingAt = now;
     this.#waitingAtLook = client.waitingBytes;
     const isBehind = this.#waitingAtLook > 0 && client.sentCode !== null;
     this.#clientTookAt = isBehind && !isSilent("client", this.#cause) ? now : LONG_AGO;
@@ -374,7 +377,10 @@ export class Session implements LegOwner, WheelEntry {
       const waiting = this.#client.waitingBytes;
       if (waiting < this.#waitingAtLook) this.#clientTookAt = now;
       this.#waitingAtLook = waiting;
-      const patientUntil = this.#clientTookAt + limits.slowConsumerTimeoutMs;
+      const since = this.#isTalking
+        ? Math.max(this.#clientTookAt, this.#closingAt)
+        : this.#clientTookAt;
+      const patientUntil = since + limits.slowConsumerTimeoutMs;
       if (now < patientUntil) {
         this.#deadline = Math.min(patientUntil, now + close.timeoutMs);
         this.#upstream.destroy();
@@ -385,16 +391,36 @@ export class Session implements LegOwner, WheelEntry {
     this.#dispatch({ type: "deadline" });
   }
 
+  /**
+   * A client that still sends but has not answered its Close is behind, too. What it has yet to read
+   * lies in the kernel, which would answer its next byte with a reset if the socket were destroyed.
+   */
+  get #isTalking(): boolean {
+    const { state, lastReadAt } = this.#client;
+    return (
+      state === "closeSent" && lastReadAt > this.#closingAt && !isSilent("client", this.#cause)
+    );
+  }
+
   #checkLimits(now: number): void {
     const { limits } = this.#parts.route;
     const stalledSince = this.#client.stalledSince(now);
     if (stalledSince !== null && now - stalledSince >= limits.slowConsumerTimeoutMs) {
       this.end("slowConsumer");
+    } else if (now >= this.#upstreamStallsUntil(now)) {
+      // Nor does it read our ping, whatever it sends by itself meanwhile.
+      this.end("upstreamUnresponsive");
     } else if (limits.idleTimeoutMs > 0 && now - this.#relayedAt >= limits.idleTimeoutMs) {
       this.end("idle");
     } else if (now >= this.#oldAt) {
       this.end("maxAge");
     }
+  }
+
+  /** When an upstream that takes nothing has done so for too long; Infinity: it takes what it gets. */
+  #upstreamStallsUntil(now: number): number {
+    const since = this.#upstream.stalledSince(now);
+    return since === null ? NEVER : since + this.#parts.route.limits.slowConsumerTimeoutMs;
   }
 
   #beat(leg: Leg, heartbeat: Heartbeat, now: number): void {
@@ -439,6 +465,9 @@ export class Session implements LegOwner, WheelEntry {
           const now = this.#context.clock.now();
           const since = this.#client.stalledSince(now) ?? now;
           at = Math.min(at, since + limits.slowConsumerTimeoutMs);
+        }
+        if (this.#upstream.blocked) {
+          at = Math.min(at, this.#upstreamStallsUntil(this.#context.clock.now()));
         }
         return at;
       }

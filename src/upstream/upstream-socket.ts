@@ -2,7 +2,7 @@
  * A TCP connection to a backend that reads through buffers shared by all of them. A libuv read
  * otherwise allocates 64 KiB for every chunk, and that garbage costs more than relaying does.
  */
-import { connect, type Socket } from "node:net";
+import { type OnReadOpts, Socket, type SocketConstructorOpts } from "node:net";
 import type { Slab, SlabPool } from "../wire/slab.ts";
 
 /** Takes what a socket reads, and says who needs the chunk afterwards; null: nobody. */
@@ -76,9 +76,7 @@ export class UpstreamSocket {
   receiver: Receiver | null = null;
 
   constructor(host: string, port: number, buffers: ReadBuffers) {
-    const options = {
-      host,
-      port,
+    const options: TcpOptions = {
       noDelay: true,
       highWaterMark: HIGH_WATER_MARK_BYTES,
       onread: {
@@ -89,6 +87,48 @@ export class UpstreamSocket {
         },
       },
     };
-    this.socket = connect(options);
+    this.socket = new TcpSocket(options);
+    this.socket.connect({ host, port });
   }
+}
+
+/** What the constructor of a socket also takes, though its types say so of `connect` only. */
+interface TcpOptions extends SocketConstructorOpts {
+  readonly noDelay: boolean;
+  readonly highWaterMark: number;
+  readonly onread: OnReadOpts;
+}
+
+type WriteDone = (error?: Error | null) => void;
+
+/**
+ * Reads on when a write fails because the backend is gone: what it sent before, its Close among it, may
+ * still lie in the kernel, and Node would throw it away with the socket. Reading then ends by itself.
+ */
+class TcpSocket extends Socket {
+  #done: WriteDone | null = null;
+  #forgiving: WriteDone = () => undefined;
+
+  override _write(chunk: unknown, encoding: BufferEncoding, done: WriteDone): void {
+    // oxlint-disable-next-line no-underscore-dangle -- the name that streams are extended by
+    super._write(chunk, encoding, this.#forgive(done));
+  }
+
+  override _writev(chunks: { chunk: unknown; encoding: BufferEncoding }[], done: WriteDone): void {
+    // oxlint-disable-next-line no-underscore-dangle -- the name that streams are extended by
+    super._writev?.(chunks, this.#forgive(done));
+  }
+
+  /** A stream has one callback for all its writes: one wrapper serves them all. */
+  #forgive(done: WriteDone): WriteDone {
+    if (done !== this.#done) {
+      this.#done = done;
+      this.#forgiving = (error) => done(isGone(error) ? null : error);
+    }
+    return this.#forgiving;
+  }
+}
+
+function isGone(error: NodeJS.ErrnoException | null | undefined): boolean {
+  return error?.code === "EPIPE" || error?.code === "ECONNRESET";
 }

@@ -4,9 +4,11 @@ import { Agent, get } from "node:http";
 import { connect, createServer } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.ts";
+import { buildFrame } from "../support/frames.ts";
 import { onePool, startGateway, type TestGateway } from "../support/gateway.ts";
 import { GatewayProcess } from "../support/gateway-process.ts";
 import { LightClient, LightUpstream, type LightUpstreamOptions } from "../support/light-peers.ts";
+import { RawClient } from "../support/raw-client.ts";
 
 const upstreams: LightUpstream[] = [];
 const processes: GatewayProcess[] = [];
@@ -187,6 +189,24 @@ describe("what has not become a session", () => {
     await eventually(() => expect(aborted).toBe(1));
     expect(gateway.slots).toBe(0);
     expect(gateway.records).toMatchObject([{ cause: "draining", refused: true }]);
+  });
+
+  it("a refused client that has more to send is not cut off before it has read its Close", async () => {
+    const backend = await upstream({ onRequest: () => undefined });
+    const gateway = await startProcess(onePool([backend.url], "drain: { timeout: 5s }\n"));
+    // More than is read ahead of a 101: what lies unread in the kernel would make our end a reset.
+    const frame = buildFrame({ opcode: 2, mask: Buffer.alloc(4), payload: Buffer.alloc(8_000) });
+    const early = Buffer.concat(Array.from({ length: 64 }, () => frame));
+    const client = new RawClient(gateway.port, { early });
+    await eventually(() => expect(client.socket.bytesWritten).toBeGreaterThan(early.length));
+    await eventually(() => expect(backend.connections).toBe(1));
+
+    gateway.signal("SIGTERM");
+    await client.log.frame(8);
+    expect(client.log.closes).toMatchObject([{ code: 1012 }]);
+    client.sendClose(1012);
+    expect(await client.ended()).toBe("fin");
+    expect(await gateway.exited).toBe(0);
   });
 
   it("a handshake on a connection that was kept alive gets 1012, too", async () => {

@@ -85,6 +85,18 @@ describe("the bound on refused clients that linger", () => {
     expect(over).toEqual([{ sent: 1013, received: null }]);
   });
 
+  it("says when the last one has gone, or that it waits no longer", async () => {
+    await refuser.settled(60_000);
+    const client = open();
+    await client.log.frame(8);
+    await refuser.settled(20);
+    expect(refuser.lingering).toBe(1);
+    const settled = refuser.settled(60_000);
+    client.sendClose(1013);
+    await settled;
+    expect(refuser.lingering).toBe(0);
+  });
+
   it("ends all of them when it closes", async () => {
     const client = open();
     await client.log.frame(8);

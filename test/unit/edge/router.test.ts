@@ -27,9 +27,20 @@ describe("Router", () => {
     ["[2001:db8::1]", "/", "six"],
     ["[2001:db8::2]", "/", null],
     ["", "/admin", "admin"],
+    ["", "//admin", "admin"],
+    ["", "/x//..//admin", "admin"],
+    ["", "/%61dm%69n/a", "admin"],
+    ["", "/x\\..\\admin", "admin"],
+    ["", "/x%2f..%2fadmin", null],
+    ["", "/%2561dmin", null],
     ["", "/", null],
   ])("gives %s%s to %s", (host, target, name) => {
     expect(router.find(host, target)?.name ?? null).toBe(name);
+  });
+
+  it("reads the paths of its routes the same way", () => {
+    const encoded = new Router([aRoute("cafe", { host: null, path: "/%63af%c3%a9//a" })]);
+    expect(encoded.find("a", "/caf%C3%A9/a")?.name).toBe("cafe");
   });
 
   it("takes the first that matches", () => {

@@ -38,17 +38,6 @@ describe("Ledger", () => {
     expect(ledger.newest(10_000)).toHaveLength(1000);
   });
 
-  it("counts causes also of records that it has forgotten", () => {
-    const ledger = new Ledger(1);
-    ledger.add(aRecord({ cause: "capacity" }));
-    ledger.add(aRecord({ cause: "capacity" }));
-    ledger.add(aRecord({ cause: "idle" }));
-    expect([...ledger.counts()]).toEqual([
-      ["capacity", 2],
-      ["idle", 1],
-    ]);
-  });
-
   it("rejects a capacity that holds nothing", () => {
     expect(() => new Ledger(0)).toThrow(RangeError);
     expect(() => new Ledger(1.5)).toThrow(RangeError);
