@@ -5,65 +5,27 @@
  */
 import type { Cause, Close, Side } from "../close/causes.ts";
 import { type CloseDetail, closesFor, passToClient, passToUpstream } from "../close/policy.ts";
-import type { RetryAfter } from "../close/retry-after.ts";
-import type { RouteConfig } from "../config/config.ts";
 import { makeFrame, OPCODE_PING, OPCODE_TEXT } from "../wire/frame.ts";
 import { type Direction, FrameRelay, type RelaySink, type Violation } from "../wire/relay.ts";
-import type { Slab, SlabPool } from "../wire/slab.ts";
-import type { Clock } from "./clock.ts";
-import { Heartbeat, type PingMark } from "./heartbeat.ts";
-import { Leg, type LegOwner, type LegSocket } from "./leg.ts";
+import type { Slab } from "../wire/slab.ts";
+import { ClosingDeadline } from "./closing-deadline.ts";
+import type { Heartbeat } from "./heartbeat.ts";
+import { Leg, type LegOwner } from "./leg.ts";
 import { MessageRate } from "./message-rate.ts";
-import type { BothWays, SessionObserver, SessionRecord } from "./record.ts";
+import type { BothWays, SessionRecord } from "./record.ts";
+import type { SessionContext, SessionParts } from "./session-parts.ts";
 import {
-  isSilent,
   type SessionEffect,
   type SessionEvent,
   type SessionState,
   transition,
 } from "./session-state.ts";
-import type { Wheel, WheelEntry } from "./wheel.ts";
-
-/** What all sessions of a gateway share. */
-export interface SessionContext {
-  readonly clock: Clock;
-  readonly wheel: Wheel;
-  readonly observer: SessionObserver;
-  readonly pingMark: PingMark;
-  readonly retryAfter: RetryAfter;
-  readonly random: () => number;
-  /** Bytes that may wait in user space before the other leg is paused; the sockets' high-water mark. */
-  readonly highWaterMarkBytes: number;
-  readonly slabs: SlabPool;
-  /** Told of a bug of ours, with what was thrown. */
-  readonly onBug: (error: unknown) => void;
-}
-
-export interface SessionParts {
-  readonly id: string;
-  readonly route: RouteConfig;
-  readonly clientIp: string;
-  readonly backend: string;
-  readonly subprotocol: string;
-  readonly deflate: boolean;
-  readonly client: LegSocket;
-  readonly upstream: LegSocket;
-  readonly dials: number;
-  /** Wall clock, and the context's clock, when the handshake began. */
-  readonly startedAt: number;
-  readonly startedAtMs: number;
-  /** Gives the backend's slot back; called once, when the upstream's socket is closed. */
-  readonly releaseSlot: () => void;
-  /** Called once, last, when both sockets are closed. */
-  readonly onClosed: (session: Session, record: SessionRecord) => void;
-}
+import { Watch } from "./watch.ts";
+import type { WheelEntry } from "./wheel.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
-const LONG_AGO = Number.NEGATIVE_INFINITY;
 /** How soon after the last byte has left the memory that it lay in is given back. */
 const UNPIN_CHECK_MS = 500;
-/** Sessions that began together must not reach their age together either. */
-const AGE_SPREAD = 0.1;
 
 export class Session implements LegOwner, WheelEntry {
   readonly id: string;
@@ -74,9 +36,8 @@ export class Session implements LegOwner, WheelEntry {
   readonly #upstream: Leg;
   readonly #clientToUpstream: FrameRelay;
   readonly #upstreamToClient: FrameRelay;
-  readonly #clientHeartbeat: Heartbeat;
-  readonly #upstreamHeartbeat: Heartbeat;
-  readonly #oldAt: number;
+  readonly #watch: Watch;
+  readonly #deadline: ClosingDeadline;
 
   #state: SessionState = "open";
   #cause: Cause = "internalError";
@@ -86,15 +47,6 @@ export class Session implements LegOwner, WheelEntry {
   #endedAtMs = 0;
   #clientClose: Close | null = null;
   #upstreamClose: Close | null = null;
-  /** While closing: when the sockets are destroyed. */
-  #deadline = NEVER;
-  /** While closing: what waited for the client when it was last looked at, and when it last took some. */
-  #waitingAtLook = 0;
-  #clientTookAt = LONG_AGO;
-  /** While closing: since when. */
-  #closingAt = NEVER;
-  /** When a frame was last relayed, either way: what `limits.idleTimeout` counts from. */
-  #relayedAt: number;
   #reported: { messages: BothWays; bytes: BothWays } = { messages: NOTHING, bytes: NOTHING };
 
   constructor(parts: SessionParts, context: SessionContext) {
@@ -105,15 +57,12 @@ export class Session implements LegOwner, WheelEntry {
     this.startedAt = parts.startedAt;
     this.#parts = parts;
     this.#context = context;
-    this.#relayedAt = now;
     this.#client = new Leg("client", parts.client, this, highWaterMarkBytes, clock);
     this.#upstream = new Leg("upstream", parts.upstream, this, highWaterMarkBytes, clock);
     this.#clientToUpstream = this.#relay("clientToUpstream");
     this.#upstreamToClient = this.#relay("upstreamToClient");
-    this.#clientHeartbeat = new Heartbeat(route.heartbeat.client, now, random);
-    this.#upstreamHeartbeat = new Heartbeat(route.heartbeat.upstream, now, random);
-    const ageMs = route.limits.maxConnectionAgeMs;
-    this.#oldAt = ageMs === 0 ? NEVER : now + ageMs * (1 - AGE_SPREAD * random());
+    this.#watch = new Watch(this.#client, this.#upstream, route, now, random);
+    this.#deadline = new ClosingDeadline(this.#client, route);
   }
 
   get route(): string {
@@ -222,7 +171,7 @@ export class Session implements LegOwner, WheelEntry {
     other.pause();
     this.#heartbeat(other).standStill(now);
     // A ping to a client that takes nothing cannot arrive; limits.slowConsumerTimeout judges it.
-    if (leg === this.#client) this.#clientHeartbeat.standStill(now);
+    if (leg === this.#client) this.#watch.clientHeartbeat.standStill(now);
     this.#context.wheel.schedule(this, this.#nextCheck());
   }
 
@@ -230,9 +179,9 @@ export class Session implements LegOwner, WheelEntry {
     const other = this.#other(leg);
     const now = this.#context.clock.now();
     other.resume();
-    if (leg === this.#client) this.#upstreamHeartbeat.goOn(now);
+    if (leg === this.#client) this.#watch.upstreamHeartbeat.goOn(now);
     // The client's stands still as long as either leg is blocked: it is not read, or not reached.
-    if (!other.blocked) this.#clientHeartbeat.goOn(now);
+    if (!other.blocked) this.#watch.clientHeartbeat.goOn(now);
   }
 
   legEnded(leg: Leg, detail: string): void {
@@ -254,10 +203,8 @@ export class Session implements LegOwner, WheelEntry {
     try {
       this.#client.unpinIfSent();
       this.#upstream.unpinIfSent();
-      if (this.#state === "open") this.#checkLimits(now);
-      if (this.#state === "open") this.#beat(this.#client, this.#clientHeartbeat, now);
-      if (this.#state === "open") this.#beat(this.#upstream, this.#upstreamHeartbeat, now);
-      if (now >= this.#deadline) this.#deadlineReached(now);
+      if (this.#state === "open") this.#look(now);
+      if (now >= this.#deadline.at) this.#deadlineReached(now);
     } catch (error) {
       this.#bug(error);
     }
@@ -266,7 +213,7 @@ export class Session implements LegOwner, WheelEntry {
 
   /** For the relays: the other side's bytes have moved this session on. */
   relayed(at: number): void {
-    this.#relayedAt = at;
+    this.#watch.relayedAt = at;
   }
 
   closeReceived(leg: Leg, close: Close): void {
@@ -337,7 +284,8 @@ export class Session implements LegOwner, WheelEntry {
         (effect.side === "client" ? this.#client : this.#upstream).destroy();
         break;
       case "startDeadline":
-        this.#startDeadline();
+        this.#deadline.start(this.#context.clock.now(), this.#cause);
+        this.#context.wheel.schedule(this, this.#nextCheck());
         break;
       case "finish":
         this.#finish();
@@ -355,92 +303,34 @@ export class Session implements LegOwner, WheelEntry {
     leg.resume();
   }
 
-  #startDeadline(): void {
-    const now = this.#context.clock.now();
-    const client = this.#client;
-    this.#deadline = now + this.#parts.route.close.timeoutMs;
-    this.#closingAt = now;
-    this.#waitingAtLook = client.waitingBytes;
-    const isBehind = this.#waitingAtLook > 0 && client.sentCode !== null;
-    this.#clientTookAt = isBehind && !isSilent("client", this.#cause) ? now : LONG_AGO;
-    this.#context.wheel.schedule(this, this.#nextCheck());
-  }
-
-  /**
-   * A client that is behind sees 1006 if it is destroyed before it has come to its Close: as long as it
-   * takes something now and then, it gets the time that it had while the session was open. The last
-   * look counts too, as what has left user space may still wait in the kernel.
-   */
   #deadlineReached(now: number): void {
-    if (this.#state === "closing" && this.#client.state !== "gone") {
-      const { close, limits } = this.#parts.route;
-      const waiting = this.#client.waitingBytes;
-      if (waiting < this.#waitingAtLook) this.#clientTookAt = now;
-      this.#waitingAtLook = waiting;
-      const since = this.#isTalking
-        ? Math.max(this.#clientTookAt, this.#closingAt)
-        : this.#clientTookAt;
-      const patientUntil = since + limits.slowConsumerTimeoutMs;
-      if (now < patientUntil) {
-        this.#deadline = Math.min(patientUntil, now + close.timeoutMs);
-        this.#upstream.destroy();
-        return;
-      }
+    if (this.#state === "closing" && !this.#deadline.isOver(now)) {
+      this.#upstream.destroy();
+      return;
     }
-    this.#deadline = NEVER;
+    this.#deadline.at = NEVER;
     this.#dispatch({ type: "deadline" });
   }
 
-  /**
-   * A client that still sends but has not answered its Close is behind, too. What it has yet to read
-   * lies in the kernel, which would answer its next byte with a reset if the socket were destroyed.
-   */
-  get #isTalking(): boolean {
-    const { state, lastReadAt } = this.#client;
-    return (
-      state === "closeSent" && lastReadAt > this.#closingAt && !isSilent("client", this.#cause)
-    );
-  }
-
-  #checkLimits(now: number): void {
-    const { limits } = this.#parts.route;
-    const stalledSince = this.#client.stalledSince(now);
-    if (stalledSince !== null && now - stalledSince >= limits.slowConsumerTimeoutMs) {
-      this.end("slowConsumer");
-    } else if (now >= this.#upstreamStallsUntil(now)) {
-      // Nor does it read our ping, whatever it sends by itself meanwhile.
-      this.end("upstreamUnresponsive");
-    } else if (limits.idleTimeoutMs > 0 && now - this.#relayedAt >= limits.idleTimeoutMs) {
-      this.end("idle");
-    } else if (now >= this.#oldAt) {
-      this.end("maxAge");
+  #look(now: number): void {
+    const due = this.#watch.due(now);
+    if ("end" in due) {
+      this.end(due.end);
+      return;
     }
+    if (due.pingClient) this.#ping(this.#client, now);
+    if (due.pingUpstream) this.#ping(this.#upstream, now);
   }
 
-  /** When an upstream that takes nothing has done so for too long; Infinity: it takes what it gets. */
-  #upstreamStallsUntil(now: number): number {
-    const since = this.#upstream.stalledSince(now);
-    return since === null ? NEVER : since + this.#parts.route.limits.slowConsumerTimeoutMs;
-  }
-
-  #beat(leg: Leg, heartbeat: Heartbeat, now: number): void {
-    // An upstream that takes what we send lives, even before it has come to our ping.
-    const stalledSince = leg === this.#upstream ? leg.stalledSince(now) : null;
-    const lastSignAt =
-      stalledSince === null ? leg.lastReadAt : Math.max(leg.lastReadAt, stalledSince);
-    const verdict = heartbeat.verdict(now, lastSignAt);
-    if (verdict === "unresponsive") {
-      this.end(leg === this.#client ? "clientUnresponsive" : "upstreamUnresponsive");
-    } else if (verdict === "ping") {
-      const { payload, text } = this.#parts.route.heartbeat[leg.side];
-      if (payload === "ping") {
-        leg.write(makeFrame(OPCODE_PING, this.#context.pingMark.payload(), leg === this.#upstream));
-      } else if (!this.#upstreamToClient.midMessage) {
-        // Inside a fragmented message no other message may begin; its own bytes keep hops awake.
-        leg.write(makeFrame(OPCODE_TEXT, Buffer.from(text), false));
-      }
-      heartbeat.pinged(now);
+  #ping(leg: Leg, now: number): void {
+    const { payload, text } = this.#parts.route.heartbeat[leg.side];
+    if (payload === "ping") {
+      leg.write(makeFrame(OPCODE_PING, this.#context.pingMark.payload(), leg === this.#upstream));
+    } else if (!this.#upstreamToClient.midMessage) {
+      // Inside a fragmented message no other message may begin; its own bytes keep hops awake.
+      leg.write(makeFrame(OPCODE_TEXT, Buffer.from(text), false));
     }
+    this.#heartbeat(leg).pinged(now);
   }
 
   #nextCheck(): number {
@@ -453,27 +343,11 @@ export class Session implements LegOwner, WheelEntry {
     switch (this.#state) {
       case "closed":
         return NEVER;
-      case "open": {
-        const { limits } = this.#parts.route;
-        let at = Math.min(
-          this.#clientHeartbeat.nextAt,
-          this.#upstreamHeartbeat.nextAt,
-          this.#oldAt,
-        );
-        if (limits.idleTimeoutMs > 0) at = Math.min(at, this.#relayedAt + limits.idleTimeoutMs);
-        if (this.#client.blocked) {
-          const now = this.#context.clock.now();
-          const since = this.#client.stalledSince(now) ?? now;
-          at = Math.min(at, since + limits.slowConsumerTimeoutMs);
-        }
-        if (this.#upstream.blocked) {
-          at = Math.min(at, this.#upstreamStallsUntil(this.#context.clock.now()));
-        }
-        return at;
-      }
+      case "open":
+        return this.#watch.nextAt(this.#context.clock.now());
       case "awaitingUpstream":
       case "closing":
-        return this.#deadline;
+        return this.#deadline.at;
     }
   }
 
@@ -537,7 +411,7 @@ export class Session implements LegOwner, WheelEntry {
   }
 
   #heartbeat(leg: Leg): Heartbeat {
-    return leg === this.#client ? this.#clientHeartbeat : this.#upstreamHeartbeat;
+    return leg === this.#client ? this.#watch.clientHeartbeat : this.#watch.upstreamHeartbeat;
   }
 }
 
