@@ -73,6 +73,8 @@ export class Listener {
       // The kernel cuts this to net.core.somaxconn; a herd after a deploy fills the default of 511.
       this.#server.listen({ host, port, backlog: 4096 }, () => {
         this.#server.removeListener("error", reject);
+        // From here on an error is about one connection that could not be accepted (EMFILE).
+        this.#server.on("error", () => undefined);
         const address = this.#server.address();
         const bound = typeof address === "object" && address !== null ? address.port : port;
         resolve({ host, port: bound });

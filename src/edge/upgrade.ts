@@ -57,7 +57,7 @@ export class Upgrade {
   readonly #services: UpgradeServices;
   readonly #request: IncomingMessage;
   readonly #client: ClientSocket;
-  readonly #id = newSessionId();
+  readonly #id = ownCopy(randomUUID());
   readonly #startedAt = Date.now();
   readonly #startedAtMs: number;
   #state: "open" | "over" = "open";
@@ -89,7 +89,7 @@ export class Upgrade {
     pending.add(this);
     this.#early = new EarlyBytes(this.#client, head, () => this.#clientLeft());
     const forwarded = reader.read(request.headers, this.#client.socket.remoteAddress);
-    this.#clientIp = forwarded.clientIp;
+    this.#clientIp = ownCopy(forwarded.clientIp);
     const route = router.find(handshake.host, handshake.target);
     if (route === null) {
       this.#refuse("forbidden", { reason: "no route for this host and path" });
@@ -175,7 +175,7 @@ export class Upgrade {
         route,
         clientIp: this.#clientIp,
         backend: slot.backend.url,
-        subprotocol: connection.subprotocol,
+        subprotocol: ownCopy(connection.subprotocol),
         deflate: connection.deflate !== null,
         client,
         upstream: connection.upstream,
@@ -262,9 +262,12 @@ export class Upgrade {
   }
 }
 
-/** Node concatenates a UUID from 20 strings, which V8 would keep for as long as the id: half a KiB. */
-function newSessionId(): string {
-  return Buffer.from(randomUUID(), "latin1").toString("latin1");
+/**
+ * A copy in one piece. A UUID is concatenated from 20 strings, and a header's part is a slice of the whole
+ * head: V8 would keep all of that for as long as the session lives.
+ */
+function ownCopy(text: string): string {
+  return Buffer.from(text, "latin1").toString("latin1");
 }
 
 /** A connection that nobody waits for any more. */
