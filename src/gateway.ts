@@ -27,6 +27,9 @@ import { Pool } from "./upstream/pool.ts";
 import { HIGH_WATER_MARK_BYTES, ReadBuffers } from "./upstream/upstream-socket.ts";
 import { SlabPool } from "./wire/slab.ts";
 
+/** What a process in an unknown state may take for its last words. */
+const ABANDON_MS = 2_000;
+
 export interface GatewayDependencies {
   readonly logger: Logger;
   readonly version: string;
@@ -165,6 +168,19 @@ export class Gateway implements GatewayView {
     this.#logger.info({ destroyed }, "drained");
     await this.stop();
     return destroyed;
+  }
+
+  /**
+   * The process cannot go on, by a bug of ours: tells every client so (`internalError`), as the end of
+   * the process would be 1006 for all of them.
+   */
+  async abandon(): Promise<void> {
+    this.#state = "draining";
+    for (const listener of this.#listeners) listener.stopAccepting();
+    for (const upgrade of this.#pending) upgrade.drain();
+    for (const session of this.#sessions.values()) session.end("internalError");
+    await this.#sessions.emptyWithin(ABANDON_MS);
+    await this.stop();
   }
 
   /** Ends everything at once. */

@@ -27,6 +27,11 @@ function stopSignal(): Promise<string> {
   });
 }
 
+/** Resolves at the first bug that nobody caught; the second ends the process as Node does by default. */
+function fault(): Promise<unknown> {
+  return new Promise((resolve) => process.once("uncaughtException", resolve));
+}
+
 const version = readVersion();
 process.exitCode = await runProgram(process.argv, {
   version,
@@ -34,5 +39,6 @@ process.exitCode = await runProgram(process.argv, {
   io,
   createGateway: (config, logger) => new Gateway(config, { logger, version }),
   stopSignal,
+  fault,
   exit: (code) => process.exit(code),
 });

@@ -20,6 +20,8 @@ export interface Program {
   ) => RunnableGateway & DemonstrableGateway;
   /** Resolves at the first signal to stop; asked for by commands that run until then. */
   readonly stopSignal: () => Promise<string>;
+  /** Resolves to what was thrown and caught by nobody; asked for by `run` only. */
+  readonly fault: () => Promise<unknown>;
   /** Ends the process at once. */
   readonly exit: (code: number) => void;
 }
@@ -43,7 +45,7 @@ export async function runProgram(argv: readonly string[], program: Program): Pro
 }
 
 function commands(program: Program, end: (code: number) => void): Command {
-  const { version, env, io, createGateway, stopSignal, exit } = program;
+  const { version, env, io, createGateway, stopSignal, fault, exit } = program;
   const command = new Command("softclose")
     .description(
       "WebSocket gateway: clients never see 1006 because of a backend, a proxy or a deploy.",
@@ -64,7 +66,8 @@ function commands(program: Program, end: (code: number) => void): Command {
     .option("--admin <host:port>", "without a file: admin listener, or off (SOFTCLOSE_ADMIN)")
     .action(async (flags: RunFlags) => {
       // A gateway that has drained has nothing left to do; what a library keeps open must not hold it.
-      exit(await run({ createGateway, flags, env, io, stopSignal: stopSignal() }));
+      const options = { createGateway, flags, env, io, stopSignal: stopSignal(), fault: fault() };
+      exit(await run(options));
     });
   command
     .command("check <file>")

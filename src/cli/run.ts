@@ -34,6 +34,8 @@ export interface RunnableGateway {
   start(): Promise<void>;
   /** Resolves to the number of sessions that had to be destroyed. */
   drain(): Promise<number>;
+  /** Tells every client that the process ends by a bug of ours. */
+  abandon(): Promise<void>;
 }
 
 export interface RunOptions {
@@ -43,11 +45,13 @@ export interface RunOptions {
   readonly io: CommandOutput;
   /** Resolves at the first signal to stop. */
   readonly stopSignal: Promise<string>;
+  /** Resolves to what was thrown and caught by nobody. */
+  readonly fault: Promise<unknown>;
 }
 
 /** Resolves to the exit code when the gateway has ended. */
 export async function run(options: RunOptions): Promise<number> {
-  const { createGateway, flags, env, io, stopSignal } = options;
+  const { createGateway, flags, env, io, stopSignal, fault } = options;
   const sources = resolveSources(flags, env);
   if ("problems" in sources) {
     for (const problem of sources.problems) io.err(problem);
@@ -65,7 +69,14 @@ export async function run(options: RunOptions): Promise<number> {
     io.err(error.message);
     return FAILED;
   }
-  const signal = await stopSignal;
+  const faulted = fault.then((error) => ({ error }));
+  const signal = await Promise.race([stopSignal, faulted]);
+  if (typeof signal === "object") {
+    logger.fatal({ err: signal.error }, "bug in the gateway: closing every session");
+    await gateway.abandon();
+    await flushLog(logger);
+    return FAILED;
+  }
   logger.info({ signal }, "stopping");
   const destroyed = await gateway.drain();
   await flushLog(logger);

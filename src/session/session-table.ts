@@ -59,15 +59,16 @@ export class SessionTable {
     };
     closeDue();
     const pacing = setInterval(closeDue, PACE_MS);
-    await this.#emptyWithin(timeoutMs);
+    await this.emptyWithin(timeoutMs);
     clearInterval(pacing);
     const left = [...this.#sessions.values()];
     for (const session of left) session.destroy();
-    if (left.length > 0) await this.#emptyWithin(DESTROY_MS);
+    if (left.length > 0) await this.emptyWithin(DESTROY_MS);
     return left.length;
   }
 
-  #emptyWithin(timeoutMs: number): Promise<void> {
+  /** Resolves when no session is left, at the latest after `timeoutMs`. */
+  emptyWithin(timeoutMs: number): Promise<void> {
     if (this.#sessions.size === 0) return Promise.resolve();
     return new Promise((resolve) => {
       const done = (): void => {
