@@ -57,6 +57,41 @@ export function readAnswer(
     : "permessage-deflate parameters that were not offered";
 }
 
+/**
+ * Whether a new upstream's parameters can take over from those that the client was told. The client's
+ * messages stand alone (it was told client_no_context_takeover), but its windows stay as they are.
+ */
+export function canTakeOver(
+  told: DeflateParameters | null,
+  next: DeflateParameters | null,
+): boolean {
+  if (told === null || next === null) return told === next;
+  const inflates = next.serverMaxWindowBits ?? MAX_WINDOW_BITS;
+  if (inflates > (told.serverMaxWindowBits ?? MAX_WINDOW_BITS)) return false;
+  // A client that may forget its window after each message cannot inflate what refers to it.
+  if (told.serverNoContextTakeover && !next.serverNoContextTakeover) return false;
+  return windowOf(next.clientMaxWindowBits) >= windowOf(told.clientMaxWindowBits);
+}
+
+/** RFC 7692 §7.1.1.2: a server may tell the client so unasked. Then every client message stands alone. */
+export function withoutClientContext(answer: DeflateParameters): DeflateParameters {
+  return { ...answer, clientNoContextTakeover: true };
+}
+
+/**
+ * An offer that asks for server_no_context_takeover: a message of the upstream's that the client never gets
+ * must not be what later ones refer to. The answer is legal for a client that has not asked (RFC 7692 §7.1.1.1).
+ */
+export function withoutServerContext(offer: DeflateParameters): DeflateParameters {
+  return { ...offer, serverNoContextTakeover: true };
+}
+
+const MAX_WINDOW_BITS = 15;
+
+function windowOf(bits: DeflateParameters["clientMaxWindowBits"]): number {
+  return typeof bits === "number" ? bits : MAX_WINDOW_BITS;
+}
+
 /** The header value for offers (to an upstream) or for one answer (to a client). */
 export function formatDeflate(list: readonly DeflateParameters[]): string {
   return list

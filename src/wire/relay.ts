@@ -64,6 +64,10 @@ export interface RelaySink {
   forwardFragment(header: Buffer, payload: Buffer, slab: Slab | null): void;
   /** An unmasked Pong payload; true: it answers a ping of the gateway's own and goes no further. */
   takePong(payload: Buffer): boolean;
+  /** An unmasked Ping payload, while `answerPings` is on: the gateway answers it, nobody else. */
+  takePing(payload: Buffer): void;
+  /** A message ended that was not forwarded because of `swallow`. */
+  swallowed(): void;
   /** The sender's Close; nothing follows. */
   closeReceived(close: Close): void;
   /** The sender broke a rule; nothing follows. */
@@ -84,6 +88,10 @@ export interface RelayOptions {
   readonly limiter: MessageLimiter | null;
   /** Memory for large partial frames. */
   readonly slabs: SlabPool;
+  /** The first so many messages are forwarded in calls of their own. Default: 0. */
+  readonly apart?: number;
+  /** The first so many messages are read and not forwarded. Default: 0. */
+  readonly swallow?: number;
 }
 
 /** `frame`: the rest of a header or of a frame up to HOLD_LIMIT_BYTES; `longFrame`: more payload. */
@@ -99,6 +107,8 @@ export class FrameRelay {
   bytes = 0;
   /** Messages read but not forwarded, because the relay was told to discard. */
   droppedMessages = 0;
+  /** Pings from the sender go to `takePing` instead of the receiver. */
+  answerPings = false;
 
   readonly #sink: RelaySink;
   readonly #masked: boolean;
@@ -108,6 +118,11 @@ export class FrameRelay {
 
   #awaited: Awaited = "frame";
   #discarding = false;
+  /** Messages yet to be swallowed, the current one included. */
+  #toSwallow: number;
+  readonly #apart: number;
+  /** `bytes` where the current message began. */
+  #messageStart = 0;
   /** Bytes of an incomplete header or frame, or of a fragment below MIN_FRAGMENT_BYTES. */
   #held: Buffer | null = null;
   #heldBytes = 0;
@@ -139,11 +154,18 @@ export class FrameRelay {
     this.#maxMessageBytes = options.maxMessageBytes;
     this.#limiter = options.limiter;
     this.#slabs = options.slabs;
+    this.#apart = options.apart ?? 0;
+    this.#toSwallow = options.swallow ?? 0;
   }
 
   /** Part of a message has been forwarded and its end has not. */
   get midMessage(): boolean {
-    return this.#inMessage || this.#longOffset > 0;
+    return this.#toSwallow === 0 && (this.#inMessage || this.#longOffset > 0);
+  }
+
+  /** Forwarded bytes since the start of the message that is unfinished; 0: none is. */
+  get unfinishedBytes(): number {
+    return this.midMessage ? this.bytes - this.#messageStart : 0;
   }
 
   /** Bytes kept in memory: at most one frame with HOLD_LIMIT_BYTES of payload. */
@@ -156,7 +178,8 @@ export class FrameRelay {
     if (this.#discarding || this.#awaited === "done") return;
     this.#discarding = true;
     // A long frame of which nothing has gone out yet has been accounted for as forwarded.
-    if (this.midMessage || this.#awaited === "longFrame") this.droppedMessages += 1;
+    const begun = this.#inMessage || this.#awaited === "longFrame";
+    if (begun && this.#toSwallow === 0) this.droppedMessages += 1;
   }
 
   /** Stop for good: everything from here on is ignored. */
@@ -208,13 +231,13 @@ export class FrameRelay {
       }
       const opcode = this.#firstByte & OPCODE_BITS;
       if (opcode >= OPCODE_CLOSE) {
-        if (opcode !== OPCODE_PING) {
+        if (opcode !== OPCODE_PING || this.answerPings) {
           const payload = this.#controlPayload(chunk, position);
           if (opcode === OPCODE_CLOSE) {
             this.#forwardRun(chunk, runStart, position);
             return this.#closeReceived(payload, end);
           }
-          const taken = this.#sink.takePong(payload);
+          const taken = this.#takeControl(opcode, payload);
           if (this.#isDone()) return end;
           if (taken) {
             this.#forwardRun(chunk, runStart, position);
@@ -232,6 +255,7 @@ export class FrameRelay {
         if (this.#isDone()) return end;
         runStart = position;
       }
+      if (!this.#inMessage) this.#messageStart = this.bytes + position - runStart;
       if (!this.#enterDataFrame()) {
         this.#forwardRun(chunk, runStart, position);
         return this.#fail(end);
@@ -240,8 +264,17 @@ export class FrameRelay {
         this.#startLongFrame(chunk, position);
         return position + this.#headerBytes;
       }
+      const swallowed = this.#toSwallow > 0;
+      if (swallowed) this.#forwardRun(chunk, runStart, position);
       this.#leaveDataFrame();
       position += needed;
+      if (swallowed) {
+        runStart = position;
+      } else if (!this.#inMessage && this.messages <= this.#apart) {
+        this.#forwardRun(chunk, runStart, position);
+        runStart = position;
+      }
+      if (this.#isDone()) return end;
     }
     this.#forwardRun(chunk, runStart, position);
     return position;
@@ -321,7 +354,7 @@ export class FrameRelay {
         return false;
       }
       this.#messageBytes = 0;
-      if (this.#discarding) this.droppedMessages += 1;
+      if (this.#discarding && this.#toSwallow === 0) this.droppedMessages += 1;
     }
     this.#messageBytes += this.#payloadBytes;
     return true;
@@ -330,7 +363,20 @@ export class FrameRelay {
   #leaveDataFrame(): void {
     const final = (this.#firstByte & FIN) !== 0;
     this.#inMessage = !final;
-    if (final && !this.#discarding) this.messages += 1;
+    if (!final) return;
+    if (this.#toSwallow > 0) {
+      this.#toSwallow -= 1;
+      this.#sink.swallowed();
+    } else if (!this.#discarding) {
+      this.messages += 1;
+    }
+  }
+
+  /** Whether a Ping or Pong goes no further. */
+  #takeControl(opcode: number, payload: Buffer): boolean {
+    if (opcode === OPCODE_PONG) return this.#sink.takePong(payload);
+    this.#sink.takePing(payload);
+    return true;
   }
 
   #forwardRun(chunk: Buffer, from: number, to: number): void {
@@ -452,7 +498,8 @@ export class FrameRelay {
       this.#held = null;
       this.#heldBytes = 0;
     }
-    const header = this.#discarding ? null : this.#fragmentHeader(piece.length, last);
+    const silent = this.#discarding || this.#toSwallow > 0;
+    const header = silent ? null : this.#fragmentHeader(piece.length, last);
     // The state first, the sink last: it may stop the relay from inside the call.
     if (last) {
       this.#awaited = "frame";

@@ -1,6 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
+  canTakeOver,
   type DeflateParameters,
   formatDeflate,
   readAnswer,
@@ -290,5 +291,36 @@ describe("A formatted header", () => {
       "permessage-deflate; server_no_context_takeover; client_no_context_takeover" +
         "; server_max_window_bits=10; client_max_window_bits=11",
     );
+  });
+});
+
+describe("Whether a new upstream's parameters can take over", () => {
+  const SNCT: DeflateParameters = { ...PLAIN, serverNoContextTakeover: true };
+  const CNCT: DeflateParameters = { ...PLAIN, clientNoContextTakeover: true };
+  const server = (bits: number): DeflateParameters => ({ ...PLAIN, serverMaxWindowBits: bits });
+  const client = (bits: number): DeflateParameters => ({ ...PLAIN, clientMaxWindowBits: bits });
+
+  test.each<[string, DeflateParameters | null, DeflateParameters | null, boolean]>([
+    ["none over none", null, null, true],
+    ["none over some", PLAIN, null, false],
+    ["some over none", null, PLAIN, false],
+    ["the same", PLAIN, PLAIN, true],
+    ["one that keeps the client's window: its messages stand alone", CNCT, PLAIN, true],
+    ["one that forgets the client's window", PLAIN, CNCT, true],
+    ["one that forgets its own window", PLAIN, SNCT, true],
+    ["one that refers to what the client may forget", SNCT, PLAIN, false],
+    ["a smaller window of the server", server(12), server(9), true],
+    ["an equal window of the server", server(12), server(12), true],
+    ["a larger window of the server", server(12), server(13), false],
+    ["the largest window of the server, by default", server(12), PLAIN, false],
+    ["15 bits of the server over the default", PLAIN, server(15), true],
+    ["a default over 15 bits of the server", server(15), PLAIN, true],
+    ["a larger window for the client", client(10), client(11), true],
+    ["the largest window for the client, by default", client(10), PLAIN, true],
+    ["a smaller window for the client", client(10), client(9), false],
+    ["a smaller window for the client than the default", PLAIN, client(14), false],
+    ["15 bits for the client over the default", PLAIN, client(15), true],
+  ])("%s", (_title, told, next, answer) => {
+    expect(canTakeOver(told, next)).toBe(answer);
   });
 });

@@ -67,10 +67,16 @@ export class CheckedRelay implements RelaySink {
     }
   }
 
+  takePing(): void {}
+
   takePong(payload: Buffer): boolean {
     this.#checkOpen("takePong");
     this.pongs.push(payload.toString("hex"));
     return payload.toString("utf8") === this.ownPong;
+  }
+
+  swallowed(): void {
+    // What follows from it is the session's business.
   }
 
   closeReceived(close: Close): void {
