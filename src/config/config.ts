@@ -32,6 +32,8 @@ export interface ListenerConfig {
   readonly trustedProxies: readonly string[];
   /** WebSocket sessions and handshakes at once; 0: no limit. */
   readonly maxConnections: number;
+  /** Handshakes per second; 0: no limit. */
+  readonly acceptRate: number;
 }
 
 export interface AdminConfig {
@@ -64,7 +66,29 @@ export interface HeartbeatConfig {
 
 export interface RetryConfig {
   readonly connect: { readonly attempts: number; readonly timeoutMs: number };
+  /** null: off. */
+  readonly session: SessionRetryConfig | null;
   readonly backoff: BackoffConfig;
+}
+
+/** Which ends of the upstream leg are retried, and what the new upstream gets. */
+export interface SessionRetryConfig {
+  readonly onLost: boolean;
+  readonly onUnresponsive: boolean;
+  readonly onDrained: boolean;
+  /** Close codes of the upstream. */
+  readonly onCodes: ReadonlySet<number>;
+  readonly attempts: number;
+  readonly timeoutMs: number;
+  /** Bytes of client frames that are kept for the next upstream. */
+  readonly bufferBytes: number;
+  readonly resend: "none" | "unconfirmed";
+  /** How many of the client's first messages are sent again. */
+  readonly replayFirst: number;
+  /** How many of the new upstream's first messages do not reach the client. */
+  readonly replaySwallow: number;
+  /** Empty: none. */
+  readonly notify: string;
 }
 
 export interface BackoffConfig {
@@ -119,10 +143,20 @@ export interface RouteConfig extends Policies {
 
 export interface PoolConfig {
   readonly name: string;
-  readonly balance: "roundRobin" | "leastConnections";
+  readonly balance: "roundRobin" | "leastConnections" | "hash";
+  /** Set exactly where `balance` is `hash`. */
+  readonly hashKey: HashKey | null;
   readonly backends: readonly BackendConfig[];
   /** From the first SYN to the verified 101 of one dial. */
   readonly connectTimeoutMs: number;
+  readonly queue: QueueConfig;
+  /** null: no probes. */
+  readonly health: HealthConfig | null;
+  /** null: off. */
+  readonly ejection: EjectionConfig | null;
+  /** How long a backend that comes back takes to its full share; 0: none. */
+  readonly slowStartMs: number;
+  readonly dns: DnsConfig;
 }
 
 export interface BackendConfig {
@@ -131,7 +165,51 @@ export interface BackendConfig {
   /** Without brackets for IPv6. */
   readonly host: string;
   readonly port: number;
+  /** The host is a DNS name: neither an address nor `localhost`. See `DnsConfig`. */
+  readonly isName: boolean;
   /** Exact cap on sessions and dials at once; 0: no limit. */
   readonly maxConnections: number;
   readonly weight: number;
 }
+
+/** Backends whose host is a name: each of its addresses is a backend. */
+export interface DnsConfig {
+  /** Between resolutions; 0: none are made, and a name is dialled as it is. */
+  readonly intervalMs: number;
+}
+
+/** Clients that wait for a slot when every backend is full. */
+export interface QueueConfig {
+  /** How many may wait; 0: none. */
+  readonly size: number;
+  readonly timeoutMs: number;
+}
+
+/** Active probes of a backend. */
+export interface HealthConfig {
+  readonly type: "http" | "tcp" | "websocket";
+  /** What `http` and `websocket` ask for. */
+  readonly path: string;
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  /** Good probes in a row that make a backend healthy. */
+  readonly rise: number;
+  /** Bad probes in a row that make it unhealthy. */
+  readonly fall: number;
+  /** Whether an unhealthy backend's sessions are handed to session retry, or closed. */
+  readonly closeSessions: boolean;
+}
+
+/** Takes a backend out after failures in real traffic. */
+export interface EjectionConfig {
+  readonly failures: number;
+  readonly windowMs: number;
+  /** The first time; doubles when it happens again. */
+  readonly durationMs: number;
+  readonly maxDurationMs: number;
+}
+
+/** What `balance: hash` looks at. */
+export type HashKey =
+  | { readonly kind: "clientIp" }
+  | { readonly kind: "header" | "cookie" | "query"; readonly name: string };

@@ -4,7 +4,16 @@
  */
 import * as z from "zod";
 import { CAUSES, isSendable } from "../close/causes.ts";
-import { closeCode, closeCodeFault, count, duration, reason, size, text } from "./values.ts";
+import {
+  closeCode,
+  closeCodeFault,
+  count,
+  duration,
+  reason,
+  size,
+  text,
+  upstreamEnd,
+} from "./values.ts";
 
 /** What `check` says about a key that the schema knows and the gateway does not do yet. */
 export const NOT_YET = "is not supported yet";
@@ -74,64 +83,68 @@ const heartbeatUpstream = section("The leg to the backend.", {
 });
 
 const retryConnect = section("Dialling a backend, before the client gets its 101.", {
-  attempts: key(count(1, 100), 3, "Dials at most, each to another backend where there is one."),
+  attempts: key(
+    count(1, 100),
+    3,
+    "Dials at most, each to another backend where there is one; in session retry, of one round.",
+  ),
   timeout: key(duration(1), "10s", "All dials and waits of one handshake together."),
 });
 
+/** With less, hardly a message could be kept, and with none a client would never be read. */
+const LEAST_BUFFER_BYTES = 1024;
+
 const retrySession = section(
-  "Keeps the client while a lost upstream is dialled again. Not supported yet.",
+  "Session retry: the client stays while its lost upstream is dialled again.",
   {
     enabled: key(
-      notYet(z.boolean(), (value) => !value),
+      z.boolean(),
       false,
-      "Whether to. Not supported yet.",
+      "Whether to. Off by default: only the operator knows whether a backend can take a session over.",
     ),
     on: key(
-      notYet(z.array(z.union([z.enum(["lost", "unresponsive", "drained"]), z.int()])), (value) =>
-        isSameList(value, ["lost", "unresponsive", "drained", 1012]),
-      ),
+      z.array(upstreamEnd()).max(64),
       ["lost", "unresponsive", "drained", 1012],
-      "Which ends of the upstream are retried; numbers are its close codes. Not supported yet.",
+      "Which ends of the upstream are retried: lost (TCP without a Close), unresponsive (no pong), drained (its backend is), and close codes of its own.",
     ),
     attempts: key(
-      notYet(count(1, 1000), (value) => value === 6),
+      count(1, 1000),
       6,
-      "Dials at most. Not supported yet.",
+      "Rounds of dials at most; then the client gets retryExhausted. A round tries up to connect.attempts backends.",
     ),
     timeout: key(
-      notYet(duration(1), (value) => value === 30_000),
+      duration(1),
       "30s",
-      "How long the client is kept waiting. Not supported yet.",
+      "How long the client is kept waiting, dials and waits together.",
     ),
     buffer: key(
-      notYet(size(), (value) => value === 65_536),
+      size(LEAST_BUFFER_BYTES),
       "64KiB",
-      "Bytes of client messages kept meanwhile. Not supported yet.",
+      "Bytes of client messages kept for the next upstream; beyond it the client's socket is paused.",
     ),
     resend: key(
-      notYet(z.enum(["none", "unconfirmed"]), (value) => value === "none"),
+      z.enum(["none", "unconfirmed"]),
       "none",
-      "unconfirmed: messages that the lost upstream may not have read are sent again. Not supported yet.",
+      "none: a message is sent at most once. unconfirmed: at least once; what the lost upstream may not have read is sent again.",
     ),
-    replay: section(
-      "The start of the conversation, repeated to a new upstream. Not supported yet.",
-      {
-        first: key(
-          notYet(count(0, 1000), (value) => value === 0),
-          0,
-          "Client messages repeated. Not supported yet.",
-        ),
-        swallow: key(
-          notYet(count(0, 1000), (value) => value === 0),
-          0,
-          "Answers to them that are dropped. Not supported yet.",
-        ),
-      },
-    ),
+    replay: section("The start of the conversation, repeated to a new upstream.", {
+      first: key(
+        count(0, 1000),
+        0,
+        "So many of the client's first messages are sent again, before anything else.",
+      ),
+      swallow: key(
+        count(0, 1000),
+        0,
+        "So many of the new upstream's first messages do not reach the client.",
+      ),
+    }),
     notify: key(
-      notYet(text(), (value) => value === ""),
+      text({ maxLength: 1024 }, (value) =>
+        value.length > 1024 ? "is too long; the most is 1024 characters" : undefined,
+      ),
       "",
-      "Text message to the client after a resume. Not supported yet.",
+      "Text message to the client after a resume; {attempts} and {downMs} are filled in. Empty: none.",
     ),
   },
 );
@@ -231,14 +244,18 @@ export const policiesSchema = z.strictObject({
     "How a refusal looks. close: 101, then a Close frame, which a browser can read. http: an HTTP status.",
   ),
   retryAfter: section(
-    "When clients that were turned away are told to come back; drawn at random to spread them.",
+    "When clients that were turned away are told to come back: one after the other at acceptRate, and at random within the time allowed where that is too short for all.",
     {
       min: key(duration(), "1s", "The earliest."),
-      max: key(duration(1), "60s", "The latest."),
+      max: key(
+        duration(1),
+        "60s",
+        "The latest. A herd larger than max x acceptRate comes back faster than acceptRate.",
+      ),
       acceptRate: key(
         z.number().positive().max(10_000_000),
         100,
-        "Clients per second that the service can take back; the spread grows with the number turned away.",
+        "Clients per second that the service can take back; of one gateway, and at most its listeners' acceptRate.",
       ),
     },
   ),
@@ -312,12 +329,4 @@ function override(schema: z.core.$ZodType): z.ZodOptional {
       .optional();
   }
   return z.optional(schema);
-}
-
-function isSameList(value: unknown, expected: readonly unknown[]): boolean {
-  return (
-    Array.isArray(value) &&
-    value.length === expected.length &&
-    expected.every((item) => value.includes(item))
-  );
 }

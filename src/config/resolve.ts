@@ -4,7 +4,7 @@
  */
 import type * as z from "zod";
 import type { Cause } from "../close/causes.ts";
-import type { GatewayConfig, Policies } from "./config.ts";
+import type { GatewayConfig, Policies, PoolConfig } from "./config.ts";
 import { isMapping, type Mapping, mergedPolicies } from "./merge.ts";
 import { describeIssues, type Finding, toPath, valueAt } from "./messages.ts";
 import { policiesSchema, settableCauses } from "./policies-schema.ts";
@@ -60,11 +60,12 @@ function restoreTexts(
 function build(file: File, written: unknown): GatewayConfig {
   const top = mergedPolicies(written, undefined);
   return {
-    listeners: file.listeners.map(({ name, bind, trustedProxies, maxConnections }) => ({
+    listeners: file.listeners.map(({ name, bind, trustedProxies, maxConnections, acceptRate }) => ({
       name,
       bind,
       trustedProxies,
       maxConnections,
+      acceptRate,
     })),
     admin: file.admin,
     routes: file.routes.map(({ name, match, pool }, index) => ({
@@ -73,19 +74,49 @@ function build(file: File, written: unknown): GatewayConfig {
       pool,
       ...toRoutePolicies(written, index),
     })),
-    pools: Object.entries(file.pools).map(([name, pool]) => ({
-      name,
-      balance: pool.balance === "roundRobin" ? "roundRobin" : "leastConnections",
-      backends: pool.backends.map(({ url, maxConnections, weight }) => ({
-        ...url,
-        maxConnections,
-        weight,
-      })),
-      connectTimeoutMs: pool.connectTimeout,
-    })),
+    pools: Object.entries(file.pools).map(([name, pool]) => toPool(name, pool)),
     policies: toPolicies(top),
     drain: { delayMs: file.drain.delay, timeoutMs: file.drain.timeout },
     log: file.log,
+  };
+}
+
+function toPool(name: string, pool: File["pools"][string]): PoolConfig {
+  const { balance, of, backends, connectTimeout, queue, health, ejection, slowStart, dns } = pool;
+  return {
+    name,
+    balance,
+    hashKey: of ?? null,
+    backends: backends.map(({ url, maxConnections, weight }) => ({
+      ...url,
+      maxConnections,
+      weight,
+    })),
+    connectTimeoutMs: connectTimeout,
+    queue: { size: queue.size, timeoutMs: queue.timeout },
+    health:
+      health === undefined
+        ? null
+        : {
+            type: health.type,
+            path: health.path,
+            intervalMs: health.interval,
+            timeoutMs: health.timeout,
+            rise: health.rise,
+            fall: health.fall,
+            closeSessions: health.closeSessions,
+          },
+    ejection:
+      ejection.failures === 0
+        ? null
+        : {
+            failures: ejection.failures,
+            windowMs: ejection.window,
+            durationMs: ejection.duration,
+            maxDurationMs: ejection.maxDuration,
+          },
+    slowStartMs: slowStart,
+    dns: { intervalMs: dns.interval },
   };
 }
 
@@ -132,6 +163,7 @@ function toPolicies(merged: Mapping): Policies {
     },
     retry: {
       connect: { attempts: retry.connect.attempts, timeoutMs: retry.connect.timeout },
+      session: retry.session.enabled ? toSessionRetry(retry.session) : null,
       backoff: {
         initialMs: retry.backoff.initial,
         factor: retry.backoff.factor,
@@ -162,6 +194,23 @@ function toPolicies(merged: Mapping): Policies {
       maxConnectionAgeMs: limits.maxConnectionAge,
       slowConsumerTimeoutMs: limits.slowConsumerTimeout,
     },
+  };
+}
+
+function toSessionRetry(session: z.output<typeof policiesSchema>["retry"]["session"]) {
+  const { on, attempts, timeout, buffer, resend, replay, notify } = session;
+  return {
+    onLost: on.includes("lost"),
+    onUnresponsive: on.includes("unresponsive"),
+    onDrained: on.includes("drained"),
+    onCodes: new Set(on.filter((end) => typeof end === "number")),
+    attempts,
+    timeoutMs: timeout,
+    bufferBytes: buffer,
+    resend,
+    replayFirst: replay.first,
+    replaySwallow: replay.swallow,
+    notify,
   };
 }
 

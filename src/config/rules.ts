@@ -5,9 +5,11 @@
  */
 
 import * as z from "zod";
+import { type Clash, child, ifValid, reportClashes } from "./clashes.ts";
 import { isMapping, mergedPolicies } from "./merge.ts";
 import type { Finding } from "./messages.ts";
 import { policiesSchema } from "./policies-schema.ts";
+import { checkPool } from "./pool-rules.ts";
 import { backendUrl, bind, hostPattern, pathPrefix } from "./values.ts";
 import { formatPath, nearest, type Path, show } from "./wording.ts";
 
@@ -31,6 +33,9 @@ export function checkRules(value: unknown): Finding[] {
   checkPools(routes, value.pools, findings);
   checkReachable(routes, findings);
   checkBackends(value.pools, findings);
+  for (const [name, pool] of isMapping(value.pools) ? Object.entries(value.pools) : []) {
+    checkPool(name, pool, findings);
+  }
   checkPolicies([], mergedPolicies(value, undefined), value, findings);
   routes.forEach((route, index) => {
     checkPolicies(["routes", index], mergedPolicies(value, route), route, findings);
@@ -161,12 +166,6 @@ function checkBackends(pools: unknown, findings: Finding[]): void {
   }
 }
 
-/** A rule over values of one section; its first path that the scope sets is where it is reported. */
-interface Clash {
-  readonly paths: readonly Path[];
-  readonly message: string;
-}
-
 function checkPolicies(
   scope: Path,
   merged: Record<string, unknown>,
@@ -184,30 +183,7 @@ function checkPolicies(
     ...ifValid(waits.safeParse(child(merged.retry, "backoff")), backoffClash),
     ...ifValid(spread.safeParse(merged.retryAfter ?? {}), retryAfterClash),
   ];
-  for (const { paths, message } of clashes) {
-    // What the route does not set itself was reported at the top.
-    const path = paths.find((candidate) => isSet(written, candidate));
-    if (path !== undefined) findings.push({ path: [...scope, ...path], at: "value", message });
-  }
-}
-
-function ifValid<T>(
-  parsed: { success: true; data: T } | { success: false },
-  rule: (data: T) => Clash | undefined,
-): Clash[] {
-  const clash = parsed.success ? rule(parsed.data) : undefined;
-  return clash === undefined ? [] : [clash];
-}
-
-function child(value: unknown, key: string): unknown {
-  if (value === undefined) return {};
-  return isMapping(value) ? (value[key] ?? {}) : undefined;
-}
-
-function isSet(value: unknown, path: Path): boolean {
-  let current = value;
-  for (const step of path) current = isMapping(current) ? current[step] : undefined;
-  return current !== undefined;
+  reportClashes(clashes, scope, written, findings);
 }
 
 // Only the keys that a rule compares: a fault in another key must not hide the clash.

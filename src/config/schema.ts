@@ -4,8 +4,8 @@
  */
 import * as z from "zod";
 import { key, notYet, overridesOf, policiesSchema, section } from "./policies-schema.ts";
+import { poolSchema } from "./pool-schema.ts";
 import {
-  backendUrl,
   bind,
   bindOrOff,
   cidr,
@@ -54,6 +54,11 @@ const listener = z
       0,
       "Sessions and handshakes of this listener at once; beyond it: 1013. 0: no limit.",
     ),
+    acceptRate: key(
+      z.number().min(0).max(10_000_000),
+      0,
+      "WebSocket handshakes per second, of which one second's worth may come at once; beyond it: 1013. 0: no limit.",
+    ),
   })
   .describe("An address that accepts clients.");
 
@@ -75,78 +80,6 @@ const route = z
   })
   .describe("Picks a pool and policies for a request.");
 
-const backend = z
-  .strictObject({
-    url: backendUrl().describe(
-      "ws://host:port of one server; its name in logs, metrics and the admin API.",
-    ),
-    maxConnections: key(count(), 0, "Exact cap on sessions and dials at once. 0: no limit."),
-    weight: key(count(1, 1000), 1, "Its share, relative to the others."),
-  })
-  .describe("One upstream server.");
-
-const pool = z
-  .strictObject({
-    balance: key(
-      notYet(z.enum(["roundRobin", "leastConnections", "hash"]), (value) => value !== "hash"),
-      "leastConnections",
-      "Which backend is next: leastConnections, roundRobin (hash is not supported yet).",
-    ),
-    of: absentYet(
-      "What hash looks at: clientIp, header:NAME, cookie:NAME or query:NAME.",
-      z.string(),
-    ),
-    backends: z.array(backend).min(1).describe("The servers of the pool."),
-    connectTimeout: key(
-      duration(1),
-      "5s",
-      "One dial, from the first SYN to the verified 101; then the next backend is tried.",
-    ),
-    queue: section("Clients that wait for a slot when all backends are full. Not supported yet.", {
-      size: key(
-        notYet(count(), (value) => value === 0),
-        0,
-        "How many may wait. 0: none. Not supported yet.",
-      ),
-      timeout: key(
-        notYet(duration(1), (value) => value === 5000),
-        "5s",
-        "How long. Not supported yet.",
-      ),
-    }),
-    health: absentYet(
-      "Active probes; absent: none.",
-      z.strictObject({
-        type: z.enum(["http", "tcp", "websocket"]).describe("How to probe."),
-        path: pathPrefix().describe("Path to ask for.").optional(),
-        interval: duration(1).describe("Time between probes.").optional(),
-        timeout: duration(1).describe("Time for an answer.").optional(),
-        rise: count(1, 1000)
-          .describe("Good probes in a row that make a backend healthy.")
-          .optional(),
-        fall: count(1, 1000).describe("Bad probes in a row that make it unhealthy.").optional(),
-      }),
-    ),
-    ejection: absentYet(
-      "Takes a backend out after failures seen in real traffic; absent: never.",
-      z.strictObject({
-        failures: count(1).describe("Failures that eject.").optional(),
-        window: duration(1).describe("Within this time.").optional(),
-        duration: duration(1).describe("For how long, the first time.").optional(),
-        maxDuration: duration(1)
-          .describe("For how long at most, when it happens again.")
-          .optional(),
-      }),
-    ),
-    slowStart: key(
-      notYet(duration(), (value) => value === 0),
-      "0s",
-      "A backend that comes back gets its full share only after this. Not supported yet.",
-    ),
-    dns: absentYet("Backends found by DNS.", z.unknown()),
-  })
-  .describe("A set of backends.");
-
 const poolName = z.string().superRefine((value, context) => {
   const message = nameFault(value);
   if (message !== undefined) context.addIssue({ code: "custom", message });
@@ -165,7 +98,7 @@ export const fileSchema = z.strictObject({
   }),
   routes: z.array(route).min(1).describe("In order: the first match wins."),
   pools: z
-    .record(poolName, pool)
+    .record(poolName, poolSchema)
     .refine((pools) => Object.keys(pools).length > 0, { error: "is empty; at least one is needed" })
     .describe("Sets of backends, by name."),
   ...policiesSchema.shape,
@@ -178,7 +111,7 @@ export const fileSchema = z.strictObject({
     timeout: key(
       duration(),
       "25s",
-      "Sessions are closed evenly over this time; what is left then is destroyed.",
+      "Sessions are closed evenly over this time; what is left then is destroyed. Sessions leave a backend that is drained or removed over this time, too.",
     ),
   }),
   log: section("The log on standard output.", {
@@ -187,7 +120,11 @@ export const fileSchema = z.strictObject({
       "info",
       "The least level that is written.",
     ),
-    format: key(z.enum(["json", "pretty"]), "json", "json: one object a line. pretty: for people."),
+    format: key(
+      z.enum(["json", "pretty"]),
+      "json",
+      "json: one object a line. pretty: for people. A reload does not change it.",
+    ),
   }),
 });
 

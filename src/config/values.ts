@@ -30,7 +30,7 @@ const BYTES_PER_UNIT = new Map([
 ]);
 
 /** What a reader returns for a value that it refuses. */
-class Wrong {
+export class Wrong {
   readonly message: string;
   constructor(message: string) {
     this.message = message;
@@ -38,7 +38,7 @@ class Wrong {
 }
 
 /** A value with its own reader, so that its message says exactly what is wrong. */
-function scalar<T>(json: Record<string, unknown>, read: (raw: unknown) => T | Wrong) {
+export function scalar<T>(json: Record<string, unknown>, read: (raw: unknown) => T | Wrong) {
   return z
     .unknown()
     .transform((raw, context): T => {
@@ -50,27 +50,46 @@ function scalar<T>(json: Record<string, unknown>, read: (raw: unknown) => T | Wr
     .meta(json);
 }
 
+const DURATION = { type: "string", pattern: String.raw`^\d+(\.\d+)?(ms|s|m|h)$` };
+
 /** Milliseconds from `250ms 10s 5m 1h`; at least `min` of them. */
 export function duration(min = 0) {
-  return scalar({ type: "string", pattern: String.raw`^\d+(\.\d+)?(ms|s|m|h)$` }, (raw) => {
-    // A bare 0 is the same in every unit.
-    const written = raw === 0 ? "0s" : raw;
-    const parts = typeof written === "string" ? /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(written) : null;
-    const unit = MS_PER_UNIT.get(parts?.[2] ?? "");
-    if (parts?.[1] === undefined || unit === undefined) {
-      return new Wrong(
-        `${show(raw)} is not a duration; write a number with ms, s, m or h, like 5m`,
-      );
-    }
-    const exact = Number(parts[1]) * unit;
-    const ms = Math.round(exact);
-    if (Math.abs(exact - ms) > 1e-6) {
-      return new Wrong(`${show(raw)} is finer than 1ms; write whole milliseconds`);
-    }
-    if (ms > LONGEST_MS) return new Wrong(`${show(raw)} is too long; the most is 596h (24 days)`);
-    if (ms < min) return new Wrong(`${show(raw)} is too short; write more than 0s`);
-    return ms;
+  return scalar(DURATION, (raw) => {
+    const ms = readDuration(raw);
+    if (ms instanceof Wrong || ms >= min) return ms;
+    const right = min === 1 ? "write more than 0s" : `the least is ${formatMs(min)}`;
+    return new Wrong(`${show(raw)} is too short; ${right}`);
   });
+}
+
+/** Like `duration`, or `0s` for what the key switches off. */
+export function durationOrOff(min: number) {
+  return scalar(DURATION, (raw) => {
+    const ms = readDuration(raw);
+    if (ms instanceof Wrong || ms === 0 || ms >= min) return ms;
+    return new Wrong(`${show(raw)} is too short; the least is ${formatMs(min)}, or 0s for off`);
+  });
+}
+
+function formatMs(ms: number): string {
+  return ms % 1000 === 0 ? `${ms / 1000}s` : `${ms}ms`;
+}
+
+function readDuration(raw: unknown): number | Wrong {
+  // A bare 0 is the same in every unit.
+  const written = raw === 0 ? "0s" : raw;
+  const parts = typeof written === "string" ? /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(written) : null;
+  const unit = MS_PER_UNIT.get(parts?.[2] ?? "");
+  if (parts?.[1] === undefined || unit === undefined) {
+    return new Wrong(`${show(raw)} is not a duration; write a number with ms, s, m or h, like 5m`);
+  }
+  const exact = Number(parts[1]) * unit;
+  const ms = Math.round(exact);
+  if (Math.abs(exact - ms) > 1e-6) {
+    return new Wrong(`${show(raw)} is finer than 1ms; write whole milliseconds`);
+  }
+  if (ms > LONGEST_MS) return new Wrong(`${show(raw)} is too long; the most is 596h (24 days)`);
+  return ms;
 }
 
 /** Bytes from `512 64KiB 1MiB`; at least `min` of them. */
@@ -140,6 +159,8 @@ interface BackendAddress {
   readonly url: string;
   readonly host: string;
   readonly port: number;
+  /** The host is to be looked up in DNS. */
+  readonly isName: boolean;
 }
 
 /** `ws://host[:port]`: the request path comes from the client, so the URL has none. */
@@ -175,7 +196,10 @@ export function backendUrl() {
       if (port < 1 || port > 65_535) {
         return new Wrong(`${show(raw)} has no usable port; write one from 1 to 65535`);
       }
-      return { url: raw, host: bracketed ?? plain, port };
+      // RFC 6761 §6.3: localhost is this machine, whatever a name server says.
+      const isName =
+        bracketed === undefined && !isIPv4(plain) && plain.toLowerCase() !== "localhost";
+      return { url: raw, host: bracketed ?? plain, port, isName };
     },
   );
 }
@@ -250,6 +274,24 @@ export function closeCode(of: "any end" | "abnormal end" = "any end") {
     if (raw < lowest)
       return new Wrong("1000 says that all went well; an abnormal end never becomes 1000");
     return raw;
+  });
+}
+
+const UPSTREAM_ENDS = ["lost", "unresponsive", "drained"] as const;
+
+/** How an upstream may end where another can take over: a word, or a close code of its own. */
+export function upstreamEnd() {
+  const words = UPSTREAM_ENDS.join(", ");
+  const codes = closeCode();
+  const json = { anyOf: [{ type: "string", enum: UPSTREAM_ENDS }, codes.meta() ?? {}] };
+  return scalar<(typeof UPSTREAM_ENDS)[number] | number>(json, (raw) => {
+    const word = UPSTREAM_ENDS.find((known) => known === raw);
+    if (word !== undefined) return word;
+    if (typeof raw !== "number") {
+      return new Wrong(`${show(raw)} is not known; write ${words} or a close code`);
+    }
+    const hint = raw === 1006 ? "; for an end without a Close write lost" : "";
+    return isSendable(raw) ? raw : new Wrong(closeCodeFault(raw) + hint);
   });
 }
 

@@ -11,8 +11,13 @@ import { load } from "./support.ts";
 const TEXT = readFileSync(join(import.meta.dirname, "../../../gateway.example.yaml"), "utf8");
 const BODY = TEXT.slice(TEXT.indexOf("\nlisteners:"));
 
-/** A key without a default, or one whose default is to be absent: the example shows some value. */
+/** Keys that are absent by default: the example has them in a comment. */
+const ABSENT = new Set(["pools.*.of", "pools.*.health"]);
+
+/** Keys without a default: the example shows some value. */
 const FREE = new Set([
+  ...ABSENT,
+  "pools.*.health.type",
   "listeners.*.name",
   "listeners.*.bind",
   "routes.*.name",
@@ -98,7 +103,7 @@ pools: { chat: { backends: [{ url: "ws://127.0.0.1:9001" }] } }
   });
 
   it.each(
-    [...shown].filter(
+    [...shown, ...[...uncommented].filter(([key]) => key.startsWith("pools.*.health."))].filter(
       ([key, value]) => key !== "" && (typeof value !== "object" || Array.isArray(value)),
     ),
   )("shows the default of %s", (key, value) => {
@@ -109,14 +114,33 @@ pools: { chat: { backends: [{ url: "ws://127.0.0.1:9001" }] } }
     expect(node?.default).toEqual(FREE.has(key) ? undefined : value);
   });
 
-  it("shows every key that has an effect uncommented", () => {
+  it("shows every key that has an effect uncommented, but those that are absent by default", () => {
     const hidden = [...schemaKeys]
       .filter(([key]) => !shown.has(key))
       .filter(([, node]) => !isLater(node))
       .map(([key]) => key)
       // Parts of the commented-out sections.
-      .filter((key) => !/\.(tls|health|ejection)\./.test(key));
-    expect(hidden).toEqual([]);
+      .filter((key) => !/\.(tls|health)\./.test(key));
+    expect(new Set(hidden)).toEqual(ABSENT);
+  });
+
+  it("loads with what is absent by default brought to life", () => {
+    const lines =
+      /^( *)# ( *(?:of|health|type|path|interval|timeout|rise|fall|closeSessions):.*)$/gm;
+    const text = TEXT.replaceAll(lines, "$1$2").replace("leastConnections", "hash            ");
+    expect(load(text).pools[0]).toMatchObject({
+      balance: "hash",
+      hashKey: { kind: "clientIp" },
+      health: {
+        type: "http",
+        path: "/",
+        intervalMs: 5000,
+        timeoutMs: 2000,
+        rise: 2,
+        fall: 3,
+        closeSessions: false,
+      },
+    });
   });
 
   it("marks what is not supported yet as later", () => {

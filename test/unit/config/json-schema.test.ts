@@ -88,15 +88,71 @@ describe("the JSON Schema", () => {
     const keys = [
       at("listeners", "*", "tls"),
       at("listeners", "*", "http2"),
-      at("pools", "*", "health"),
-      at("pools", "*", "ejection"),
-      at("pools", "*", "queue", "size"),
-      at("retry", "session", "enabled"),
+      at("listeners", "*", "proxyProtocol"),
       at("origins"),
       at("routes", "*", "auth"),
     ];
     const plain = keys.filter((key) => !String(key.description).includes("Not supported yet"));
     expect(plain).toEqual([]);
+  });
+
+  it("offers all of session retry, at the top and in a route", () => {
+    for (const session of [at("retry", "session"), at("routes", "*", "retry", "session")]) {
+      expect(Object.keys(nodeOf(session.properties))).toEqual([
+        "enabled",
+        "on",
+        "attempts",
+        "timeout",
+        "buffer",
+        "resend",
+        "replay",
+        "notify",
+      ]);
+      const keys = keysOf(session);
+      expect(
+        keys.filter(([, { description }]) => /not supported/i.test(String(description))),
+      ).toEqual([]);
+    }
+    expect(at("retry", "session", "on").default).toEqual(["lost", "unresponsive", "drained", 1012]);
+    expect(at("retry", "session", "buffer").default).toBe("64KiB");
+  });
+
+  it("offers all of a pool, with what is on by default and what is not", () => {
+    const keys = keysOf(at("pools", "*"));
+    expect(
+      keys.filter(([, { description }]) => /not supported/i.test(String(description))),
+    ).toEqual([]);
+    const defaults = keys.filter(([, node]) => "default" in node && node.type !== "object");
+    expect(Object.fromEntries(defaults.map(([path, node]) => [path, node.default]))).toEqual({
+      ".balance": "leastConnections",
+      ".backends[].maxConnections": 0,
+      ".backends[].weight": 1,
+      ".connectTimeout": "5s",
+      ".queue.size": 0,
+      ".queue.timeout": "5s",
+      ".health.path": "/",
+      ".health.interval": "5s",
+      ".health.timeout": "2s",
+      ".health.rise": 2,
+      ".health.fall": 3,
+      ".health.closeSessions": false,
+      ".ejection.failures": 5,
+      ".ejection.window": "30s",
+      ".ejection.duration": "10s",
+      ".ejection.maxDuration": "5m",
+      ".slowStart": "0s",
+      ".dns.interval": "30s",
+    });
+    expect(at("pools", "*").required).toEqual(["backends"]);
+    expect(at("pools", "*", "health").required).toEqual(["type"]);
+    expect(at("listeners", "*", "acceptRate").default).toBe(0);
+  });
+
+  it("knows what hash may look at", () => {
+    const [{ pattern } = {}] = [at("pools", "*", "of").anyOf].flat().map(nodeOf);
+    const good = ["clientIp", "header:x-user", "cookie:sid", "query:room"];
+    expect(good.filter((form) => !new RegExp(String(pattern)).test(form))).toEqual([]);
+    expect(new RegExp(String(pattern)).test("header:")).toBe(false);
   });
 
   it("names the causes that can be set", () => {

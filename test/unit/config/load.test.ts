@@ -10,6 +10,11 @@ function tokenOf(text: string, env = {}): string {
   return load(`${MINIMAL}admin: { token: '${text}' }`, env).admin.token;
 }
 
+/** What `retry.session` with these keys comes to. */
+function sessionOf(keys: string) {
+  return load(`${MINIMAL}retry: { session: { ${keys} } }`).policies.retry.session;
+}
+
 /** As an editor on Windows would save it. */
 function windows(text: string): string {
   return `\uFEFF${text.replaceAll("\n", "\r\n")}`;
@@ -29,6 +34,7 @@ describe("a minimal configuration", () => {
         bind: { host: "127.0.0.1", port: 8080 },
         trustedProxies: [],
         maxConnections: 0,
+        acceptRate: 0,
       },
     ]);
     expect(config.admin).toEqual({ bind: { host: "127.0.0.1", port: 9901 }, token: "" });
@@ -36,12 +42,19 @@ describe("a minimal configuration", () => {
       {
         name: "chat",
         balance: "leastConnections",
+        hashKey: null,
         connectTimeoutMs: 5000,
+        queue: { size: 0, timeoutMs: 5000 },
+        health: null,
+        ejection: { failures: 5, windowMs: 30_000, durationMs: 10_000, maxDurationMs: 300_000 },
+        slowStartMs: 0,
+        dns: { intervalMs: 30_000 },
         backends: [
           {
             url: "ws://127.0.0.1:9001",
             host: "127.0.0.1",
             port: 9001,
+            isName: false,
             maxConnections: 0,
             weight: 1,
           },
@@ -57,6 +70,7 @@ describe("a minimal configuration", () => {
       },
       retry: {
         connect: { attempts: 3, timeoutMs: 10_000 },
+        session: null,
         backoff: { initialMs: 1000, factor: 2, maxMs: 30_000, jitter: 0.5 },
       },
       close: { timeoutMs: 5000, legacyCodes: false, causes: new Map(), translate: new Map() },
@@ -92,8 +106,84 @@ describe("a minimal configuration", () => {
   });
 
   it("may say of keys that are not supported yet what holds anyway", () => {
-    const text = `${MINIMAL}retry: { session: { enabled: false, buffer: 64KiB, on: [drained, lost, unresponsive, 1012] } }`;
+    const text = MINIMAL.replace("127.0.0.1:8080", "127.0.0.1:8080, http2: false");
     expect(load(text)).toEqual(load(MINIMAL));
+  });
+});
+
+describe("session retry", () => {
+  it("is off unless enabled, whatever else is set", () => {
+    expect(sessionOf("buffer: 1MiB, on: [lost], resend: unconfirmed")).toBeNull();
+    expect(sessionOf("enabled: false")).toBeNull();
+  });
+
+  it("gets the documented defaults once enabled", () => {
+    expect(sessionOf("enabled: true")).toEqual({
+      onLost: true,
+      onUnresponsive: true,
+      onDrained: true,
+      onCodes: new Set([1012]),
+      attempts: 6,
+      timeoutMs: 30_000,
+      bufferBytes: 65_536,
+      resend: "none",
+      replayFirst: 0,
+      replaySwallow: 0,
+      notify: "",
+    });
+  });
+
+  it("takes every key", () => {
+    const keys = `enabled: true, on: [unresponsive, 1001, 4000], attempts: 2, timeout: 5s, buffer: 1MiB,
+      resend: unconfirmed, replay: { first: 2, swallow: 1 }, notify: "back after {downMs} ms"`;
+    expect(sessionOf(keys)).toEqual({
+      onLost: false,
+      onUnresponsive: true,
+      onDrained: false,
+      onCodes: new Set([1001, 4000]),
+      attempts: 2,
+      timeoutMs: 5000,
+      bufferBytes: 1_048_576,
+      resend: "unconfirmed",
+      replayFirst: 2,
+      replaySwallow: 1,
+      notify: "back after {downMs} ms",
+    });
+  });
+
+  it("can be set for one route, key by key, with the rest from the top", () => {
+    const { policies, routes } = load(`
+listeners: [{ name: public, bind: 127.0.0.1:8080 }]
+routes:
+  - { name: same, match: { path: /same }, pool: chat }
+  - name: other
+    match: { path: /other }
+    pool: chat
+    retry: { session: { on: [lost], replay: { first: 2 }, resend: unconfirmed } }
+  - { name: none, match: { path: /none }, pool: chat, retry: { session: { enabled: false } } }
+pools: { chat: { backends: [{ url: "ws://127.0.0.1:9001" }] } }
+retry: { session: { enabled: true, buffer: 1MiB, replay: { first: 1, swallow: 1 } } }
+`);
+    const [same, other, none] = routes.map(({ retry }) => retry.session);
+    expect(same).toEqual(policies.retry.session);
+    expect(other).toEqual({
+      ...same,
+      onUnresponsive: false,
+      onDrained: false,
+      onCodes: new Set(),
+      replayFirst: 2,
+      resend: "unconfirmed",
+    });
+    expect(other).toMatchObject({ bufferBytes: 1_048_576, replaySwallow: 1 });
+    expect(none).toBeNull();
+  });
+
+  it("can be on for one route alone", () => {
+    const { policies, routes } = load(
+      MINIMAL.replace("pool: chat }", "pool: chat, retry: { session: { enabled: true } } }"),
+    );
+    expect(policies.retry.session).toBeNull();
+    expect(routes[0]?.retry.session).toMatchObject({ attempts: 6, onLost: true });
   });
 });
 
