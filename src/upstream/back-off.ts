@@ -7,6 +7,8 @@ import type { BackoffConfig } from "../config/config.ts";
  * the same backend do not come back as one.
  */
 export function backoffMs(config: BackoffConfig, retry: number, random: () => number): number {
-  const full = Math.min(config.maxMs, config.initialMs * config.factor ** (retry - 1));
+  // The power grows beyond all numbers, and no wait times that is NaN.
+  const power = Math.min(Number.MAX_VALUE, config.factor ** (retry - 1));
+  const full = Math.min(config.maxMs, config.initialMs * power);
   return full * (1 - config.jitter * random());
 }

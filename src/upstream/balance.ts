@@ -1,10 +1,11 @@
 /** How a pool chooses among its backends. A balancer sees candidates only; caps are not its concern. */
 import type { PoolConfig } from "../config/config.ts";
 import type { Backend } from "./backend.ts";
+import { rendezvous } from "./rendezvous.ts";
 
 export interface Balancer {
-  /** One of `candidates`, which is never empty. */
-  pick(candidates: readonly Backend[]): Backend | undefined;
+  /** One of `candidates`, which is never empty. `key`: what the session is hashed by, if anything. */
+  pick(candidates: readonly Backend[], key?: string | null): Backend | undefined;
 }
 
 export function createBalancer(balance: PoolConfig["balance"]): Balancer {
@@ -13,6 +14,20 @@ export function createBalancer(balance: PoolConfig["balance"]): Balancer {
       return new LeastConnections();
     case "roundRobin":
       return new RoundRobin();
+    case "hash":
+      return new Hash();
+  }
+}
+
+/**
+ * The same key goes to the same backend for as long as that is a candidate, else to the key's next
+ * choice. Sessions without a key are no reason to load one backend.
+ */
+class Hash implements Balancer {
+  readonly #withoutKey = new LeastConnections();
+
+  pick(candidates: readonly Backend[], key: string | null = null): Backend | undefined {
+    return key === null ? this.#withoutKey.pick(candidates) : rendezvous(candidates, key);
   }
 }
 

@@ -41,6 +41,8 @@ export interface DialFailure {
   readonly retryable: boolean;
   /** Set when the backend answered with a status other than 101. */
   readonly rejection: Rejection | null;
+  /** It was our own resources that ran out: no word on the backend. */
+  readonly local?: true;
 }
 
 export type DialResult = { readonly connection: Connection } | { readonly failure: DialFailure };
@@ -209,10 +211,26 @@ export class Dial {
       this.#cutBody();
       return;
     }
+    if (this.#state === "done") return;
     const code = error.code ?? error.name;
-    this.#fail(outcomeOf(error), `${code} during the handshake`, true);
+    this.#finish({
+      outcome: outcomeOf(error),
+      detail: `${code} during the handshake`,
+      retryable: true,
+      rejection: null,
+      ...(OURS.has(code) ? { local: true } : {}),
+    });
   };
 }
+
+/** Descriptors, ports or memory of this machine. */
+const OURS: ReadonlySet<string> = new Set([
+  "EMFILE",
+  "ENFILE",
+  "EADDRNOTAVAIL",
+  "ENOBUFS",
+  "ENOMEM",
+]);
 
 function outcomeOf(error: NodeJS.ErrnoException): DialFailure["outcome"] {
   if (error.syscall === "getaddrinfo") return "dns";

@@ -9,6 +9,13 @@ it("doubles from the first wait up to the longest", () => {
   expect(waits).toEqual([1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
 });
 
+it("does not wait where the first wait is none, however many rounds there were", () => {
+  const waits = [1, 2, 1_024, 1_025, 1_000_000].map((retry) =>
+    backoffMs({ ...CONFIG, initialMs: 0 }, retry, () => 0.5),
+  );
+  expect(waits).toEqual([0, 0, 0, 0, 0]);
+});
+
 it("draws the jitter's share at random and never waits longer than the full wait", () => {
   expect(backoffMs(CONFIG, 1, () => 0.5)).toBe(750);
   expect(backoffMs({ ...CONFIG, jitter: 0 }, 3, Math.random)).toBe(4_000);

@@ -1,9 +1,10 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Backend, type Slot } from "../../../src/upstream/backend.ts";
+import type { Backend, Slot } from "../../../src/upstream/backend.ts";
+import { makeBackend } from "../../support/pool-config.ts";
 
 function backend(maxConnections: number): Backend {
-  return new Backend({ url: "ws://b:1", host: "b", port: 1, maxConnections, weight: 1 });
+  return makeBackend({ maxConnections });
 }
 
 describe("Backend", () => {

@@ -1,29 +1,18 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Backend, type Slot } from "../../../src/upstream/backend.ts";
+import type { Backend, Slot } from "../../../src/upstream/backend.ts";
 import { createBalancer } from "../../../src/upstream/balance.ts";
-import { Pool } from "../../../src/upstream/pool.ts";
+import { backendConfig, makeBackend, makePool } from "../../support/pool-config.ts";
 
 function backends(weights: readonly number[], maxConnections = 0): Backend[] {
-  return weights.map(
-    (weight, i) =>
-      new Backend({ url: `ws://b${i}:1`, host: `b${i}`, port: 1, maxConnections, weight }),
-  );
+  return weights.map((weight, i) => makeBackend({ host: `b${i}`, maxConnections, weight }));
 }
 
 function pool(maxConnections: readonly number[], balance: "roundRobin" | "leastConnections") {
-  return new Pool({
-    name: "main",
-    balance,
-    connectTimeoutMs: 1_000,
-    backends: maxConnections.map((max, i) => ({
-      url: `ws://b${i}:1`,
-      host: `b${i}`,
-      port: 1,
-      maxConnections: max,
-      weight: i + 1,
-    })),
-  });
+  const configs = maxConnections.map((max, i) =>
+    backendConfig({ host: `b${i}`, maxConnections: max, weight: i + 1 }),
+  );
+  return makePool({ balance, backends: configs });
 }
 
 const WEIGHTS = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 6 });
