@@ -25,6 +25,11 @@ export class PingMark {
     return payload;
   }
 
+  /** Which of the gateway's pings a payload that `matches` belongs to. */
+  numberOf(payload: Buffer): number {
+    return payload.readUInt32BE(MARK_BYTES);
+  }
+
   matches(payload: Buffer): boolean {
     return (
       payload.length === PAYLOAD_BYTES &&

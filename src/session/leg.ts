@@ -45,14 +45,15 @@ export class Leg {
   readonly side: Side;
   readonly #source: LegSocket;
   readonly #socket: Socket;
-  readonly #owner: LegOwner;
+  #owner: LegOwner;
   readonly #highWaterMarkBytes: number;
   readonly #clock: Clock;
   #state: LegState = "open";
   /** Since when too much waits to be sent; null: it does not. */
   #blockedSince: number | null = null;
   #waitingAtLook = 0;
-  #paused = false;
+  /** Sockets come paused: nothing may be read before somebody listens. */
+  #paused = true;
   /** A few at most: what waits is bounded by the high-water mark and one chunk. */
   #pinned: readonly Slab[] = NONE;
   sentCode: number | null = null;
@@ -81,6 +82,11 @@ export class Leg {
     socket.on("error", socketOnError);
     socket.on("close", socketOnClose);
     source.receiver = this;
+  }
+
+  /** From here on somebody else is told. */
+  handOver(owner: LegOwner): void {
+    this.#owner = owner;
   }
 
   get state(): LegState {

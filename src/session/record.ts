@@ -43,6 +43,8 @@ export interface SessionRecord {
   readonly dropped: BothWays;
   readonly dials: number;
   readonly resumes: number;
+  /** Time without an upstream, while the client was held. */
+  readonly retryingMs: number;
 }
 
 /** What the session tells while it lives. Implemented by metrics; every call is off the data path. */
@@ -52,5 +54,19 @@ export interface SessionObserver {
   relayed(route: string, messages: BothWays, bytes: BothWays): void;
   closeFrame(side: Side, direction: "sent" | "received", code: number): void;
   heartbeatRtt(side: Side, seconds: number): void;
+  /** A new upstream has taken over after this time without one. */
+  resumed(route: string, gapSeconds: number): void;
+  /** A new upstream has taken over from one whose backend is drained. */
+  moved(route: string): void;
+  /** No resume came about: it was impossible, or the dials were used up. */
+  resumeEnded(route: string, outcome: "impossible" | "exhausted" | "ended"): void;
   sessionEnded(record: SessionRecord): void;
+}
+
+/** What has been added since. */
+export function difference(now: BothWays, before: BothWays): BothWays {
+  return {
+    clientToUpstream: now.clientToUpstream - before.clientToUpstream,
+    upstreamToClient: now.upstreamToClient - before.upstreamToClient,
+  };
 }

@@ -10,6 +10,15 @@
  *    │ a verdict of the gateway               │
  *    ▼                                        │
  *   closing ◀─────────────────────────────────┘   both legs have had their last frame
+ *    ▲
+ *    │ a Close from the client or its loss, retry gave up, a verdict
+ *    │
+ *   retrying ──────────────▶ open   with session retry: the upstream was lost and may be replaced
+ *    ▲        a new upstream   │
+ *    │                         │ another upstream stands by, and no message is under way
+ *    │ the old upstream's      ▼
+ *    └──────────────────── moving   the old upstream has been told; what it still sends is relayed
+ *      Close, its end, or close.timeout
  *    │
  *    │ both sockets closed (at the latest destroyed by the deadline)
  *    ▼
@@ -17,7 +26,13 @@
  */
 import type { Cause, Side } from "../close/causes.ts";
 
-export type SessionState = "open" | "awaitingUpstream" | "closing" | "closed";
+export type SessionState =
+  | "open"
+  | "moving"
+  | "retrying"
+  | "awaitingUpstream"
+  | "closing"
+  | "closed";
 
 export type SessionEvent =
   /** A Close frame arrived. */
@@ -27,11 +42,18 @@ export type SessionEvent =
   /** A peer broke a rule, or the gateway ends the session. */
   | { readonly type: "verdict"; readonly cause: Cause }
   | { readonly type: "deadline" }
+  /** The upstream is lost, and another one may take over. */
+  | { readonly type: "upstreamLost" }
+  | { readonly type: "resumed" }
+  /** Another upstream stands by to take over. */
+  | { readonly type: "leave" }
+  /** Nothing more is waited for from the upstream that is being left. */
+  | { readonly type: "left" }
   /** The last socket has closed. */
   | { readonly type: "socketsClosed" };
 
 export type SessionEffect =
-  /** The session has its cause from here on. */
+  /** The session has its cause from here on, and looks for no other upstream any more. */
   | { readonly do: "settle"; readonly cause: Cause }
   /** Pass the Close of this side on to the other. */
   | { readonly do: "passOn"; readonly from: Side }
@@ -45,6 +67,10 @@ export type SessionEffect =
   | { readonly do: "destroySoon"; readonly side: Side }
   | { readonly do: "destroy"; readonly side: Side }
   | { readonly do: "startDeadline" }
+  /** Take leave of the upstream; from now on keep what the client sends. */
+  | { readonly do: "leaveUpstream" }
+  /** Hold the client and find another upstream. */
+  | { readonly do: "hold" }
   | { readonly do: "finish" };
 
 export interface Transition {
@@ -56,6 +82,10 @@ export function transition(state: SessionState, event: SessionEvent): Transition
   switch (state) {
     case "open":
       return fromOpen(event);
+    case "moving":
+      return fromMoving(event);
+    case "retrying":
+      return fromRetrying(event);
     case "awaitingUpstream":
       return fromAwaitingUpstream(event);
     case "closing":
@@ -98,6 +128,12 @@ function fromOpen(event: SessionEvent): Transition {
       return closingBy(event.side === "client" ? "clientLost" : "upstreamLost", event.side);
     case "verdict":
       return closingBy(event.cause, SILENT_SIDE.get(event.cause) ?? null);
+    case "upstreamLost":
+      return { state: "retrying", effects: [{ do: "hold" }] };
+    case "leave":
+      return { state: "moving", effects: [{ do: "leaveUpstream" }, { do: "startDeadline" }] };
+    case "resumed":
+    case "left":
     case "deadline":
       return { state: "open", effects: [] };
     case "socketsClosed":
@@ -127,6 +163,64 @@ function closingBy(cause: Cause, silent: Side | null): Transition {
       { do: "startDeadline" },
     ],
   };
+}
+
+function fromMoving(event: SessionEvent): Transition {
+  switch (event.type) {
+    case "closeReceived":
+      return event.side === "client" ? CLIENT_CLOSED : LEFT;
+    case "ended":
+      return event.side === "client" ? closingBy("clientLost", "client") : LEFT;
+    case "deadline":
+    case "left":
+    case "upstreamLost":
+      return LEFT;
+    case "verdict":
+      return closingBy(event.cause, SILENT_SIDE.get(event.cause) ?? null);
+    case "leave":
+    case "resumed":
+      return { state: "moving", effects: [] };
+    case "socketsClosed":
+      return { state: "closed", effects: [{ do: "finish" }] };
+  }
+}
+
+/** The client has closed while there is no upstream that could be told. */
+const CLIENT_CLOSED: Transition = {
+  state: "closing",
+  effects: [
+    { do: "settle", cause: "clientClosed" },
+    { do: "echo", to: "client" },
+    ...DISCARD_BOTH,
+    { do: "startDeadline" },
+  ],
+};
+
+/** The next upstream stands by, so that this does not last. */
+const LEFT: Transition = { state: "retrying", effects: [{ do: "hold" }] };
+
+function fromRetrying(event: SessionEvent): Transition {
+  switch (event.type) {
+    case "closeReceived":
+      // As with `ended`: an upstream that is given up has no say.
+      return event.side === "client" ? CLIENT_CLOSED : { state: "retrying", effects: [] };
+    case "ended":
+      // A lost upstream is not the session's any more; only the client can end here.
+      return event.side === "upstream"
+        ? { state: "retrying", effects: [] }
+        : closingBy("clientLost", "client");
+    case "verdict":
+      return closingBy(event.cause, SILENT_SIDE.get(event.cause) ?? null);
+    case "resumed":
+      return { state: "open", effects: [] };
+    case "upstreamLost":
+    case "leave":
+    case "left":
+    case "deadline":
+      return { state: "retrying", effects: [] };
+    case "socketsClosed":
+      return { state: "closed", effects: [{ do: "finish" }] };
+  }
 }
 
 function fromAwaitingUpstream(event: SessionEvent): Transition {
@@ -170,6 +264,11 @@ function fromAwaitingUpstream(event: SessionEvent): Transition {
           { do: "startDeadline" },
         ],
       };
+    case "upstreamLost":
+    case "leave":
+    case "left":
+    case "resumed":
+      return { state: "awaitingUpstream", effects: [] };
     case "socketsClosed":
       return { state: "closed", effects: [{ do: "finish" }] };
   }
@@ -178,6 +277,10 @@ function fromAwaitingUpstream(event: SessionEvent): Transition {
 function fromClosing(event: SessionEvent): Transition {
   switch (event.type) {
     case "closeReceived":
+    case "upstreamLost":
+    case "leave":
+    case "left":
+    case "resumed":
     case "verdict":
       // The answer to our Close is the leg's own affair; a second verdict changes nothing.
       return { state: "closing", effects: [] };

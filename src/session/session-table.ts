@@ -1,9 +1,8 @@
 /** The live sessions of a gateway, and their paced end when it drains. */
 import type { Clock } from "./clock.ts";
+import { Pacing } from "./pacing.ts";
 import type { Session } from "./session.ts";
 
-/** How often drain closes its next few sessions. */
-const PACE_MS = 20;
 /**
  * The share of the time left to the last sessions for their closing handshake: without it, the ones
  * that are closed at the very end would be destroyed.
@@ -26,7 +25,10 @@ export class SessionTable {
 
   delete(session: Session): void {
     if (!this.#sessions.delete(session.id)) return;
-    this.#byRoute.set(session.route, (this.#byRoute.get(session.route) ?? 1) - 1);
+    const left = (this.#byRoute.get(session.route) ?? 1) - 1;
+    // Routes come and go with reloads.
+    if (left === 0) this.#byRoute.delete(session.route);
+    else this.#byRoute.set(session.route, left);
     if (this.#sessions.size === 0) this.#onEmpty?.();
   }
 
@@ -39,6 +41,7 @@ export class SessionTable {
     return this.#sessions.values();
   }
 
+  /** Routes without a session are not in it; ones that have left the configuration may be. */
   countByRoute(): ReadonlyMap<string, number> {
     return this.#byRoute;
   }
@@ -48,19 +51,10 @@ export class SessionTable {
    * when none is left, or at the end of that time with the number that had to be destroyed.
    */
   async drain(timeoutMs: number, clock: Clock): Promise<number> {
-    const start = clock.now();
-    const paceMs = timeoutMs * (1 - LAST_SHARE);
-    const queue = [...this.#sessions.values()];
-    let next = 0;
-    const closeDue = (): void => {
-      const share = paceMs <= 0 ? 1 : Math.min(1, (clock.now() - start) / paceMs);
-      const due = Math.ceil(queue.length * share);
-      for (; next < due; next += 1) queue[next]?.drain();
-    };
-    closeDue();
-    const pacing = setInterval(closeDue, PACE_MS);
+    const closes = Array.from(this.#sessions.values(), (session) => () => session.drain());
+    const pacing = new Pacing(closes, timeoutMs * (1 - LAST_SHARE), clock);
     await this.emptyWithin(timeoutMs);
-    clearInterval(pacing);
+    pacing.stop();
     const left = [...this.#sessions.values()];
     for (const session of left) session.destroy();
     if (left.length > 0) await this.emptyWithin(DESTROY_MS);

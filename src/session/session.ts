@@ -1,247 +1,328 @@
 /**
- * A session: one client leg, one upstream leg, a relay in each direction. Carries out what
- * `session-state.ts` decides, watches heartbeats and limits on the wheel's turns, and writes the record
- * at the end. The data path (`legRead` to `Leg.write`) goes past the state machine.
+ * A session: one client, one upstream, or with session retry several, one after the other. Carries out
+ * what `session-state.ts` decides, has the wheel's turns, and writes the record at the end. What flows
+ * through it is `flow.ts`, and goes past the state machine.
  */
 import type { Cause, Close, Side } from "../close/causes.ts";
-import { type CloseDetail, closesFor, passToClient, passToUpstream } from "../close/policy.ts";
-import { makeFrame, OPCODE_PING, OPCODE_TEXT } from "../wire/frame.ts";
-import { type Direction, FrameRelay, type RelaySink, type Violation } from "../wire/relay.ts";
-import type { Slab } from "../wire/slab.ts";
+import { type CloseDetail, closesFor } from "../close/policy.ts";
+import type { Backend } from "../upstream/backend.ts";
+import type { Connected } from "../upstream/connect.ts";
+import type { TrialOutcome } from "../upstream/ejection.ts";
+import type { Violation } from "../wire/relay.ts";
 import { ClosingDeadline } from "./closing-deadline.ts";
-import type { Heartbeat } from "./heartbeat.ts";
-import { Leg, type LegOwner } from "./leg.ts";
-import { MessageRate } from "./message-rate.ts";
-import type { BothWays, SessionRecord } from "./record.ts";
+import { Ending } from "./ending.ts";
+import { Flow, type FlowOwner, UNPIN_CHECK_MS } from "./flow.ts";
+import type { Leg } from "./leg.ts";
+import type { BothWays } from "./record.ts";
+import { causeOf } from "./session-links.ts";
 import type { SessionContext, SessionParts } from "./session-parts.ts";
+import { recordOf } from "./session-record.ts";
+import { type GaveUp, type Loss, type RetryHost, SessionRetry } from "./session-retry.ts";
 import {
   type SessionEffect,
   type SessionEvent,
   type SessionState,
   transition,
 } from "./session-state.ts";
-import { Watch } from "./watch.ts";
+import type { UpstreamLink } from "./upstream-link.ts";
 import type { WheelEntry } from "./wheel.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
-/** How soon after the last byte has left the memory that it lay in is given back. */
-const UNPIN_CHECK_MS = 500;
 
-export class Session implements LegOwner, WheelEntry {
+export class Session implements FlowOwner, RetryHost, WheelEntry {
   readonly id: string;
   readonly startedAt: number;
+  readonly route: string;
+  readonly clientIp: string;
+  readonly subprotocol: string;
+  /** The last upstream's URL. */
+  backend: string;
   readonly #parts: SessionParts;
   readonly #context: SessionContext;
-  readonly #client: Leg;
-  readonly #upstream: Leg;
-  readonly #clientToUpstream: FrameRelay;
-  readonly #upstreamToClient: FrameRelay;
-  readonly #watch: Watch;
+  readonly #flow: Flow;
+  readonly #retry: SessionRetry | null;
+  readonly #ending: Ending;
   readonly #deadline: ClosingDeadline;
-
   #state: SessionState = "open";
-  #cause: Cause = "internalError";
-  #detail: CloseDetail = {};
-  /** For the record: which rule or error it was. */
-  #endDetail = "";
-  #endedAtMs = 0;
-  #clientClose: Close | null = null;
-  #upstreamClose: Close | null = null;
-  #reported: { messages: BothWays; bytes: BothWays } = { messages: NOTHING, bytes: NOTHING };
 
   constructor(parts: SessionParts, context: SessionContext) {
-    const { route } = parts;
-    const { clock, random, highWaterMarkBytes } = context;
-    const now = clock.now();
+    const { route, redial } = parts;
     this.id = parts.id;
     this.startedAt = parts.startedAt;
+    this.route = route.name;
+    this.clientIp = parts.clientIp;
+    this.subprotocol = parts.subprotocol;
+    this.backend = parts.upstream.slot.backend.url;
     this.#parts = parts;
     this.#context = context;
-    this.#client = new Leg("client", parts.client, this, highWaterMarkBytes, clock);
-    this.#upstream = new Leg("upstream", parts.upstream, this, highWaterMarkBytes, clock);
-    this.#clientToUpstream = this.#relay("clientToUpstream");
-    this.#upstreamToClient = this.#relay("upstreamToClient");
-    this.#watch = new Watch(this.#client, this.#upstream, route, now, random);
-    this.#deadline = new ClosingDeadline(this.#client, route);
-  }
-
-  get route(): string {
-    return this.#parts.route.name;
-  }
-
-  get backend(): string {
-    return this.#parts.backend;
-  }
-
-  get clientIp(): string {
-    return this.#parts.clientIp;
-  }
-
-  get subprotocol(): string {
-    return this.#parts.subprotocol;
+    this.#flow = new Flow(this, parts, context);
+    this.#ending = new Ending(route.close);
+    this.#deadline = new ClosingDeadline(this.#flow.client, route);
+    const { session } = route.retry;
+    const isRetried = session !== null && redial !== null;
+    this.#retry = isRetried ? new SessionRetry(this, this.#flow, parts, session, redial) : null;
+    this.#flow.retry = this.#retry;
   }
 
   get state(): SessionState {
     return this.#state;
   }
 
+  get phase(): FlowOwner["phase"] {
+    switch (this.#state) {
+      case "open":
+      case "moving":
+      case "retrying":
+        return "live";
+      case "awaitingUpstream":
+      case "closing":
+      case "closed":
+        return this.#state;
+    }
+  }
+
   get messages(): BothWays {
-    return {
-      clientToUpstream: this.#clientToUpstream.messages,
-      upstreamToClient: this.#upstreamToClient.messages,
-    };
+    return this.#flow.traffic.messages;
   }
 
   get bytes(): BothWays {
-    return {
-      clientToUpstream: this.#clientToUpstream.bytes,
-      upstreamToClient: this.#upstreamToClient.bytes,
-    };
+    return this.#flow.traffic.bytes;
+  }
+
+  /** The backend that serves it; null: it looks for one. */
+  get served(): Backend | null {
+    return this.#flow.link?.slot.backend ?? null;
   }
 
   /** Since the last byte from either side. */
   get idleMs(): number {
-    return this.#context.clock.now() - Math.max(this.#client.lastReadAt, this.#upstream.lastReadAt);
+    return this.#context.clock.now() - this.#flow.lastReadAt;
   }
 
   /** Begins to relay, with the bytes that came before both legs were ready. */
   start(earlyFromClient: Buffer, earlyFromUpstream: Buffer): void {
     this.#context.observer.sessionOpened(this.route);
-    this.#context.wheel.schedule(this, this.#nextCheck());
-    if (earlyFromClient.length > 0) this.legRead(this.#client, earlyFromClient);
-    if (earlyFromUpstream.length > 0) this.legRead(this.#upstream, earlyFromUpstream);
-    // A leg that the early bytes have blocked keeps the other one paused.
-    if (!this.#upstream.blocked) this.#parts.client.socket.resume();
-    if (!this.#client.blocked) this.#parts.upstream.socket.resume();
+    this.wake();
+    this.#flow.start(earlyFromClient, earlyFromUpstream);
   }
 
   /** Ends the session with a cause of the gateway's own. Does nothing if it is ending already. */
   end(cause: Cause, detail: CloseDetail = {}): void {
-    if (this.#state !== "open") return;
-    this.#detail = detail;
+    if (this.phase !== "live") return;
+    this.#ending.detail = detail;
     this.#dispatch({ type: "verdict", cause });
   }
 
   /** Ends the session because the gateway shuts down, with a time at which to come back. */
   drain(): void {
-    if (this.#state !== "open") return;
-    const { retryAfter, clock } = this.#context;
-    const retryAfterS = retryAfter.turnAway(this.#parts.route.retryAfter, clock.now());
-    this.end("draining", { retryAfterS });
+    if (this.phase === "live") this.end("draining", { retryAfterS: this.#retryAfterS() });
+  }
+
+  /** Leaves its backend: for another one where session retry allows it, else it ends. */
+  move(): void {
+    const { link } = this.#flow;
+    if (this.#retry?.moves !== true) {
+      this.end("backendDraining");
+    } else if (this.#state === "open" && link !== null) {
+      this.#retry.prepare(link.slot.backend, this.#context.clock.now());
+    }
   }
 
   /** Closes both sockets at once, whatever is still on the way. */
   destroy(): void {
-    this.#client.destroy();
-    this.#upstream.destroy();
+    this.#flow.destroy();
+    this.#retry?.retired.destroy();
   }
 
   /** Hands the traffic since the last call to the observer. */
   reportTraffic(): void {
-    const { messages, bytes } = this;
-    const before = this.#reported;
-    this.#reported = { messages, bytes };
-    this.#context.observer.relayed(
-      this.route,
-      difference(messages, before.messages),
-      difference(bytes, before.bytes),
-    );
-  }
-
-  legRead(leg: Leg, chunk: Buffer): Leg | null {
-    const fromClient = leg === this.#client;
-    try {
-      (fromClient ? this.#clientToUpstream : this.#upstreamToClient).push(chunk);
-    } catch (error) {
-      this.#bug(error);
-    }
-    // The relay copies what it holds; what the kernel has not taken yet still lies in the chunk.
-    const to = fromClient ? this.#upstream : this.#client;
-    if (to.waitingBytes === 0) return null;
-    // What the chunk lies in is pinned after this.
-    const now = this.#context.clock.now();
-    this.#context.wheel.schedule(this, Math.min(this.#nextDue(), now + UNPIN_CHECK_MS));
-    return to;
-  }
-
-  legBlocked(leg: Leg): void {
-    if (this.#state === "closing" || this.#state === "closed") return;
-    const other = this.#other(leg);
-    const now = this.#context.clock.now();
-    other.pause();
-    this.#heartbeat(other).standStill(now);
-    // A ping to a client that takes nothing cannot arrive; limits.slowConsumerTimeout judges it.
-    if (leg === this.#client) this.#watch.clientHeartbeat.standStill(now);
-    this.#context.wheel.schedule(this, this.#nextCheck());
-  }
-
-  legDrained(leg: Leg): void {
-    const other = this.#other(leg);
-    const now = this.#context.clock.now();
-    other.resume();
-    if (leg === this.#client) this.#watch.upstreamHeartbeat.goOn(now);
-    // The client's stands still as long as either leg is blocked: it is not read, or not reached.
-    if (!other.blocked) this.#watch.clientHeartbeat.goOn(now);
+    const { messages, bytes } = this.#flow.traffic.takeNew();
+    this.#context.observer.relayed(this.route, messages, bytes);
   }
 
   legEnded(leg: Leg, detail: string): void {
-    if (this.#state === "open") this.#endDetail = detail;
+    if (leg.side === "upstream" && this.#hold("lost")) return;
+    const isEnd = leg.side === "client" ? this.phase === "live" : this.#state === "open";
+    if (isEnd) this.#ending.note = detail;
+    if (leg.side === "upstream") this.#endIfTorn(detail);
     this.#dispatch({ type: "ended", side: leg.side });
   }
 
   legGone(leg: Leg): void {
-    if (leg === this.#upstream) this.#parts.releaseSlot();
+    if (leg.side === "upstream") {
+      if (this.#hold("lost")) return;
+      this.#endIfTorn();
+      this.#flow.link?.slot.release();
+    }
     // Destroyed from outside, without an event before: the other side has to learn of it.
     this.#dispatch({ type: "ended", side: leg.side });
-    if (this.#client.state === "gone" && this.#upstream.state === "gone") {
-      this.#dispatch({ type: "socketsClosed" });
-    }
+    const { client, link } = this.#flow;
+    const upstreamIsGone = link === null || link.leg.state === "gone";
+    if (client.state === "gone" && upstreamIsGone) this.#dispatch({ type: "socketsClosed" });
   }
 
   /** The wheel's turn. */
   check(now: number): number {
     try {
-      this.#client.unpinIfSent();
-      this.#upstream.unpinIfSent();
-      if (this.#state === "open") this.#look(now);
+      this.#flow.client.unpinIfSent();
+      this.#flow.link?.leg.unpinIfSent();
+      if (this.phase === "live") this.#look(now);
       if (now >= this.#deadline.at) this.#deadlineReached(now);
     } catch (error) {
-      this.#bug(error);
+      this.bug(error);
     }
     return this.#nextCheck();
   }
 
-  /** For the relays: the other side's bytes have moved this session on. */
-  relayed(at: number): void {
-    this.#watch.relayedAt = at;
+  wake(at = NEVER): void {
+    this.#context.wheel.schedule(this, Math.min(this.#nextCheck(), at));
   }
 
   closeReceived(leg: Leg, close: Close): void {
     this.#context.observer.closeFrame(leg.side, "received", close.code);
     leg.closeReceived(close);
-    if (leg === this.#client) this.#clientClose = close;
-    else this.#upstreamClose = close;
+    this.#ending.received(leg.side, close);
+    if (leg.side === "client") {
+      // What stands by takes over first: it gets what the client has sent, and the Close.
+      if (this.#state === "moving" && !this.#isTorn) this.#dispatch({ type: "left" });
+      this.#retry?.clientCloses();
+    } else if (this.#state === "moving") {
+      this.#endIfTorn();
+    } else if (this.#hold(close.code)) {
+      return;
+    }
     this.#dispatch({ type: "closeReceived", side: leg.side });
   }
 
   violated(leg: Leg, violation: Violation): void {
     // Nothing after a violation can be read; in a closing session that is the end of this leg's part.
-    if (this.#state !== "open") {
+    if (this.phase !== "live") {
       this.#dispatch({ type: "ended", side: leg.side });
       return;
     }
-    this.#endDetail = violation.detail;
+    this.#ending.note = violation.detail;
     // Which rule was broken is news to the peer; a limit is named by the default reasons.
     const reason = violation.kind === "protocol" ? { reason: violation.detail } : {};
     this.end(causeOf(violation, leg.side), { offender: leg.side, ...reason });
     leg.readNoMore();
   }
 
-  pongReceived(leg: Leg, payload: Buffer): boolean {
-    if (!this.#context.pingMark.matches(payload)) return false;
-    const rttMs = this.#heartbeat(leg).ponged(this.#context.clock.now());
-    if (rttMs !== null) this.#context.observer.heartbeatRtt(leg.side, rttMs / 1000);
+  takeOver({ slot, connection }: Connected): void {
+    const retry = this.#retry;
+    if (retry === null) return;
+    const { clock, observer } = this.#context;
+    const { upstream, early } = connection;
+    const resumption = retry.resume(clock.now(), this.messages.upstreamToClient);
+    const { swallow, gapMs, notice, isMove } = resumption;
+    this.#flow.attach({ slot, socket: upstream }, swallow);
+    this.backend = slot.backend.url;
+    this.#dispatch({ type: "resumed" });
+    if (isMove) observer.moved(this.route);
+    else observer.resumed(this.route, gapMs / 1000);
+    retry.bringUpToDate();
+    if (notice !== "") this.#flow.tellClient(notice);
+    this.#flow.readUpstream(early);
+    this.wake();
+    // Its drain began while it was being dialled.
+    if (slot.backend.draining) this.move();
+  }
+
+  gaveUp({ cause, detail, note }: GaveUp): void {
+    if (this.#state === "open") {
+      // Nothing else was found: it stays where it is if that is in service again.
+      const { served } = this;
+      if (served?.draining !== true && served?.isUp !== false) return;
+      this.#ending.note = note;
+      this.end("backendDraining");
+      return;
+    }
+    this.#ending.note = note;
+    const isExhausted = cause === "retryExhausted";
+    this.#context.observer.resumeEnded(this.route, isExhausted ? "exhausted" : "impossible");
+    this.end(cause, isExhausted ? { retryAfterS: this.#retryAfterS() } : detail);
+  }
+
+  standsBy(): void {
+    this.standbyMayTakeOver();
+    this.wake();
+  }
+
+  standbyMayTakeOver(): void {
+    const mayLeave = this.#state === "open" && this.#retry?.mayLeave === true;
+    if (mayLeave && this.#flow.isBetweenMessages) this.#dispatch({ type: "leave" });
+  }
+
+  bug(error: unknown): void {
+    this.#context.onBug(error);
+    if (this.phase === "live") this.end("internalError");
+    else this.destroy();
+  }
+
+  #retryAfterS(): number {
+    const { retryAfter, clock } = this.#context;
+    return retryAfter.turnAway(this.#parts.route.retryAfter, clock.now());
+  }
+
+  /** Keeps the client and looks for another upstream; false: this loss ends the session. */
+  #hold(loss: Loss): boolean {
+    const retry = this.#retry;
+    const { link } = this.#flow;
+    if (this.#state !== "open" || retry === null || link === null) return false;
+    const verdict = retry.judge(loss, link.relay.midMessage);
+    if (verdict === "end") return false;
+    link.slot.judge(isBackendsFault(loss) ? "bad" : "good");
+    if (verdict !== "wait") {
+      this.#ending.detail = { reason: verdict };
+      this.#ending.note = verdict;
+      this.#context.observer.resumeEnded(this.route, "impossible");
+      return false;
+    }
+    const close = retry.farewell(loss, this.#ending.echoTo("upstream"));
+    if (close !== null) this.#sendClose(link.leg, close);
+    // One that has closed by itself ends TCP by itself, too.
+    if (typeof loss === "string") link.leg.destroySoon();
+    this.#dispatch({ type: "upstreamLost" });
     return true;
+  }
+
+  /** The upstream that is being left has begun a message to the client and not ended it. */
+  get #isTorn(): boolean {
+    return this.#state === "moving" && this.#flow.link?.relay.midMessage === true;
+  }
+
+  /** What the upstream that is being left has to say is on its way, and there is time for it. */
+  #isStillTold(now: number): boolean {
+    const { client, link } = this.#flow;
+    if (link === null || this.#retry?.isStuck(now) !== false) return false;
+    const isSending = link.leg.lastReadAt > now - this.#parts.route.close.timeoutMs;
+    return client.blocked || (this.#isTorn && isSending);
+  }
+
+  /** Nothing more comes from the upstream: a client with part of a message cannot go to the next one. */
+  #endIfTorn(note = ""): void {
+    if (!this.#isTorn) return;
+    this.#ending.note = note;
+    this.#context.observer.resumeEnded(this.route, "impossible");
+    this.end("upstreamLost", { reason: "mid-message" });
+  }
+
+  /** The upstream is given up; the client stays, and what it sends is kept. */
+  #letGo(link: UpstreamLink, retry: SessionRetry): void {
+    const now = this.#context.clock.now();
+    this.#deadline.at = NEVER;
+    this.#flow.detach();
+    retry.retired.add(link, this.#context.wheel, now + this.#parts.route.close.timeoutMs);
+    retry.begin(link.slot.backend, now);
+    this.wake();
+  }
+
+  /** The upstream is told; what it still sends is relayed until its Close. */
+  #leaveUpstream(retry: SessionRetry): void {
+    const { upstream } = closesFor("backendDraining", this.#parts.route.close, {});
+    retry.lastPing();
+    if (upstream !== null) this.#sendClose(this.#flow.link?.leg, upstream);
+    retry.hold(this.#context.clock.now());
+    this.#flow.hold();
   }
 
   #dispatch(event: SessionEvent): void {
@@ -253,39 +334,43 @@ export class Session implements LegOwner, WheelEntry {
   #carryOut(effect: SessionEffect): void {
     switch (effect.do) {
       case "settle":
-        this.#cause = effect.cause;
-        this.#endedAtMs = this.#context.clock.now();
+        this.#settle(effect.cause);
         break;
       case "passOn":
-        if (effect.from === "client") {
-          this.#sendClose(this.#upstream, passToUpstream(this.#clientClose ?? EMPTY_CLOSE));
-        } else {
-          const { close } = this.#parts.route;
-          this.#sendClose(this.#client, passToClient(this.#upstreamClose ?? EMPTY_CLOSE, close));
-        }
+        this.#sendClose(
+          this.#leg(effect.from === "client" ? "upstream" : "client"),
+          this.#ending.passedOnFrom(effect.from),
+        );
         break;
       case "echo":
-        if (effect.to === "client") this.#sendClose(this.#client, this.#clientClose ?? EMPTY_CLOSE);
-        else this.#sendClose(this.#upstream, this.#upstreamClose ?? EMPTY_CLOSE);
+        this.#sendClose(this.#leg(effect.to), this.#ending.echoTo(effect.to));
         break;
       case "closeBoth": {
-        const closes = closesFor(this.#cause, this.#parts.route.close, this.#detail);
-        if (closes.client !== null) this.#sendClose(this.#client, closes.client);
-        if (closes.upstream !== null) this.#sendClose(this.#upstream, closes.upstream);
+        const { closes } = this.#ending;
+        if (closes.client !== null) this.#sendClose(this.#flow.client, closes.client);
+        if (closes.upstream !== null) this.#sendClose(this.#flow.link?.leg, closes.upstream);
         break;
       }
       case "discardFrom":
-        this.#discardFrom(effect.side === "client" ? this.#client : this.#upstream);
+        this.#flow.discardFrom(effect.side);
         break;
       case "destroySoon":
-        (effect.side === "client" ? this.#client : this.#upstream).destroySoon();
+        this.#leg(effect.side)?.destroySoon();
         break;
       case "destroy":
-        (effect.side === "client" ? this.#client : this.#upstream).destroy();
+        this.#leg(effect.side)?.destroy();
         break;
       case "startDeadline":
-        this.#deadline.start(this.#context.clock.now(), this.#cause);
-        this.#context.wheel.schedule(this, this.#nextCheck());
+        this.#deadline.start(this.#context.clock.now(), this.#ending.cause);
+        this.wake();
+        break;
+      case "hold":
+        if (this.#flow.link !== null && this.#retry !== null) {
+          this.#letGo(this.#flow.link, this.#retry);
+        }
+        break;
+      case "leaveUpstream":
+        if (this.#retry !== null) this.#leaveUpstream(this.#retry);
         break;
       case "finish":
         this.#finish();
@@ -293,58 +378,85 @@ export class Session implements LegOwner, WheelEntry {
     }
   }
 
-  #sendClose(leg: Leg, close: Close): void {
-    if (leg.sendClose(close)) this.#context.observer.closeFrame(leg.side, "sent", close.code);
+  #settle(cause: Cause): void {
+    const now = this.#context.clock.now();
+    this.#ending.settle(cause, now);
+    this.#flow.link?.slot.judge(this.#judgement(cause));
+    if (this.#retry?.abort(now) === true) this.#context.observer.resumeEnded(this.route, "ended");
   }
 
-  /** Goes on reading for the peer's Close and TCP end; unread bytes would turn our FIN into a reset. */
-  #discardFrom(leg: Leg): void {
-    (leg === this.#client ? this.#clientToUpstream : this.#upstreamToClient).discard();
-    leg.resume();
+  /** What an end says of the backend. */
+  #judgement(cause: Cause): TrialOutcome {
+    if (cause === "upstreamLost" || cause === "upstreamUnresponsive") return "bad";
+    // Garbage is no failure to count, and no proof of health either.
+    if (cause === "upstreamProtocolError") return "abandoned";
+    if (cause === "upstreamClosed") {
+      return isBackendsFault(this.#flow.upstream.receivedCode ?? 0) ? "bad" : "good";
+    }
+    // The client's end, or the gateway's, proves nothing unless the backend has done something before.
+    return this.messages.upstreamToClient > 0 ? "good" : "abandoned";
+  }
+
+  #sendClose(leg: Leg | undefined, close: Close): void {
+    if (leg?.sendClose(close)) this.#context.observer.closeFrame(leg.side, "sent", close.code);
+  }
+
+  #leg(side: Side): Leg | undefined {
+    return side === "client" ? this.#flow.client : this.#flow.link?.leg;
   }
 
   #deadlineReached(now: number): void {
     if (this.#state === "closing" && !this.#deadline.isOver(now)) {
-      this.#upstream.destroy();
+      this.#flow.link?.leg.destroy();
+      return;
+    }
+    if (this.#state === "moving" && this.#isStillTold(now)) {
+      this.#deadline.start(now, this.#ending.cause);
       return;
     }
     this.#deadline.at = NEVER;
+    this.#endIfTorn();
     this.#dispatch({ type: "deadline" });
   }
 
   #look(now: number): void {
-    const due = this.#watch.due(now);
+    const { watch, link } = this.#flow;
+    const due = watch.due(now, link);
     if ("end" in due) {
-      this.end(due.end);
+      this.#endOrHold(due.end);
       return;
     }
-    if (due.pingClient) this.#ping(this.#client, now);
-    if (due.pingUpstream) this.#ping(this.#upstream, now);
+    if (due.pingClient) this.#flow.pingClient();
+    if (due.pingUpstream || now >= (this.#retry?.pingAt ?? NEVER)) this.#flow.pingUpstream();
+    if (due.pingUpstream) link?.heartbeat.pinged(now);
+    // While the client is blocked it is not read: what it has answered may lie in the kernel.
+    const isMute = !this.#flow.client.blocked && this.#retry?.isMute(now) === true;
+    if (isMute) this.#endOrHold("upstreamUnresponsive");
+    const isStuck = this.#state === "open" && this.#retry?.isStuck(now) === true;
+    if (isStuck) this.end("backendDraining");
   }
 
-  #ping(leg: Leg, now: number): void {
-    const { payload, text } = this.#parts.route.heartbeat[leg.side];
-    if (payload === "ping") {
-      leg.write(makeFrame(OPCODE_PING, this.#context.pingMark.payload(), leg === this.#upstream));
-    } else if (!this.#upstreamToClient.midMessage) {
-      // Inside a fragmented message no other message may begin; its own bytes keep hops awake.
-      leg.write(makeFrame(OPCODE_TEXT, Buffer.from(text), false));
-    }
-    this.#heartbeat(leg).pinged(now);
+  #endOrHold(cause: Cause): void {
+    const isUpstreams = cause === "upstreamUnresponsive";
+    if (isUpstreams && this.#state === "moving" && !this.#isTorn) this.#dispatch({ type: "left" });
+    else if (!isUpstreams || !this.#hold("unresponsive")) this.end(cause);
   }
 
   #nextCheck(): number {
-    if (!this.#client.pins && !this.#upstream.pins) return this.#nextDue();
+    const { client, link } = this.#flow;
+    if (!client.pins && link?.leg.pins !== true) return this.#nextDue();
     return Math.min(this.#nextDue(), this.#context.clock.now() + UNPIN_CHECK_MS);
   }
 
   /** When a heartbeat, a limit or the deadline is due. */
   #nextDue(): number {
-    switch (this.#state) {
+    switch (this.phase) {
       case "closed":
         return NEVER;
-      case "open":
-        return this.#watch.nextAt(this.#context.clock.now());
+      case "live": {
+        const at = this.#flow.watch.nextAt(this.#context.clock.now(), this.#flow.link);
+        return Math.min(at, this.#retry?.nextAt ?? NEVER, this.#deadline.at);
+      }
       case "awaitingUpstream":
       case "closing":
         return this.#deadline.at;
@@ -353,120 +465,21 @@ export class Session implements LegOwner, WheelEntry {
 
   #finish(): void {
     this.#context.wheel.remove(this);
+    this.#retry?.abort(this.#context.clock.now());
+    this.#retry?.retired.destroy();
     this.reportTraffic();
-    this.#parts.onClosed(this, this.#record());
-  }
-
-  #record(): SessionRecord {
-    const { id, route, backend, clientIp, subprotocol, dials, startedAt, startedAtMs } =
-      this.#parts;
-    const lastByteAt = Math.max(this.#client.lastReadAt, this.#upstream.lastReadAt);
-    return {
-      session: id,
-      route: route.name,
-      backend,
-      clientIp,
-      subprotocol,
-      cause: this.#cause,
-      detail: this.#endDetail,
-      refused: false,
-      client: { sent: this.#client.sentCode, received: this.#client.receivedCode },
-      upstream: { sent: this.#upstream.sentCode, received: this.#upstream.receivedCode },
-      startedAt,
-      durationMs: Math.round(this.#endedAtMs - startedAtMs),
-      idleMs: Math.round(Math.max(0, this.#endedAtMs - lastByteAt)),
-      messages: this.messages,
-      bytes: this.bytes,
-      dropped: {
-        clientToUpstream: this.#clientToUpstream.droppedMessages,
-        upstreamToClient: this.#upstreamToClient.droppedMessages,
-      },
-      dials,
-      resumes: 0,
-    };
-  }
-
-  #bug(error: unknown): void {
-    this.#context.onBug(error);
-    if (this.#state === "open") this.end("internalError");
-    else this.destroy();
-  }
-
-  #relay(direction: Direction): FrameRelay {
-    const { deflate, route } = this.#parts;
-    const { maxMessageBytes, messageRate, messageBurst } = route.limits;
-    const fromClient = direction === "clientToUpstream";
-    const [from, to] = fromClient ? [this.#client, this.#upstream] : [this.#upstream, this.#client];
-    const limiter =
-      fromClient && messageRate > 0
-        ? new MessageRate(messageRate, messageBurst, this.#context.clock)
-        : null;
-    const { slabs } = this.#context;
-    const options = { direction, deflate, maxMessageBytes, limiter, slabs };
-    return new FrameRelay(options, new Forwarder(this, from, to));
-  }
-
-  #other(leg: Leg): Leg {
-    return leg === this.#client ? this.#upstream : this.#client;
-  }
-
-  #heartbeat(leg: Leg): Heartbeat {
-    return leg === this.#client ? this.#watch.clientHeartbeat : this.#watch.upstreamHeartbeat;
+    const { client, upstream, traffic } = this.#flow;
+    const record = recordOf(this.#parts, client, upstream, this.#ending, traffic, {
+      backend: this.backend,
+      dials: this.#parts.dials + (this.#retry?.dials ?? 0),
+      resumes: this.#retry?.resumes ?? 0,
+      retryingMs: Math.round(this.#retry?.waitedMs ?? 0),
+    });
+    this.#parts.onClosed(this, record);
   }
 }
 
-/** One direction's output: frames to the other leg, everything else to the session. */
-class Forwarder implements RelaySink {
-  readonly #session: Session;
-  readonly #from: Leg;
-  readonly #to: Leg;
-
-  constructor(session: Session, from: Leg, to: Leg) {
-    this.#session = session;
-    this.#from = from;
-    this.#to = to;
-  }
-
-  forward(frames: Buffer, slab: Slab | null): void {
-    this.#session.relayed(this.#from.lastReadAt);
-    this.#to.write(frames, slab);
-  }
-
-  forwardFragment(header: Buffer, payload: Buffer, slab: Slab | null): void {
-    this.#session.relayed(this.#from.lastReadAt);
-    this.#to.writeInTwo(header, payload, slab);
-  }
-
-  takePong(payload: Buffer): boolean {
-    return this.#session.pongReceived(this.#from, payload);
-  }
-
-  closeReceived(close: Close): void {
-    this.#session.closeReceived(this.#from, close);
-  }
-
-  violated(violation: Violation): void {
-    this.#session.violated(this.#from, violation);
-  }
-}
-
-const NOTHING: BothWays = { clientToUpstream: 0, upstreamToClient: 0 };
-const EMPTY_CLOSE: Close = { code: 1005, reason: "" };
-
-function difference(now: BothWays, before: BothWays): BothWays {
-  return {
-    clientToUpstream: now.clientToUpstream - before.clientToUpstream,
-    upstreamToClient: now.upstreamToClient - before.upstreamToClient,
-  };
-}
-
-function causeOf(violation: Violation, offender: Side): Cause {
-  switch (violation.kind) {
-    case "protocol":
-      return offender === "client" ? "clientProtocolError" : "upstreamProtocolError";
-    case "messageTooBig":
-      return "messageTooBig";
-    case "rateLimited":
-      return "rateLimited";
-  }
+/** What speaks against a backend: a loss, or a Close that owns up to an error or a lost upstream of its own. */
+function isBackendsFault(loss: Loss): boolean {
+  return loss === "lost" || loss === "unresponsive" || loss === 1011 || loss === 1014;
 }

@@ -6,6 +6,7 @@ import type { Cause } from "../close/causes.ts";
 import type { RouteConfig } from "../config/config.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import type { Leg } from "./leg.ts";
+import type { UpstreamLink } from "./upstream-link.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
 /** Sessions that began together must not reach their age together either. */
@@ -18,56 +19,54 @@ export type Due =
 
 export class Watch {
   readonly clientHeartbeat: Heartbeat;
-  readonly upstreamHeartbeat: Heartbeat;
   /** When a frame was last relayed, either way: what `limits.idleTimeout` counts from. */
   relayedAt: number;
   readonly #client: Leg;
-  readonly #upstream: Leg;
   readonly #limits: RouteConfig["limits"];
   readonly #oldAt: number;
 
-  constructor(client: Leg, upstream: Leg, route: RouteConfig, now: number, random: () => number) {
+  constructor(client: Leg, route: RouteConfig, now: number, random: () => number) {
     this.#client = client;
-    this.#upstream = upstream;
     this.#limits = route.limits;
     this.clientHeartbeat = new Heartbeat(route.heartbeat.client, now, random);
-    this.upstreamHeartbeat = new Heartbeat(route.heartbeat.upstream, now, random);
     this.relayedAt = now;
     const ageMs = route.limits.maxConnectionAgeMs;
     this.#oldAt = ageMs === 0 ? NEVER : now + ageMs * (1 - AGE_SPREAD * random());
   }
 
-  due(now: number): Due {
-    const end = this.#endingOf(now);
+  /** `link`: null while there is no upstream. */
+  due(now: number, link: UpstreamLink | null): Due {
+    const end = this.#endingOf(now, link);
     if (end !== null) return { end };
     const client = this.clientHeartbeat.verdict(now, this.#client.lastReadAt);
     if (client === "unresponsive") return { end: "clientUnresponsive" };
-    // An upstream that takes what we send lives, even before it has come to our ping.
-    const lastSignAt = Math.max(this.#upstream.lastReadAt, this.#upstream.stalledSince(now) ?? 0);
-    const upstream = this.upstreamHeartbeat.verdict(now, lastSignAt);
+    const upstream = link?.heartbeat.verdict(now, lastSignOf(link.leg, now)) ?? "nothing";
     if (upstream === "unresponsive") return { end: "upstreamUnresponsive" };
     return { pingClient: client === "ping", pingUpstream: upstream === "ping" };
   }
 
   /** When to ask again. */
-  nextAt(now: number): number {
-    const { idleTimeoutMs } = this.#limits;
-    return Math.min(
+  nextAt(now: number, link: UpstreamLink | null): number {
+    let at = Math.min(
       this.clientHeartbeat.nextAt,
-      this.upstreamHeartbeat.nextAt,
+      link?.heartbeat.nextAt ?? NEVER,
       this.#oldAt,
       this.#stallsUntil(this.#client, now),
-      this.#stallsUntil(this.#upstream, now),
-      idleTimeoutMs > 0 ? this.relayedAt + idleTimeoutMs : NEVER,
     );
+    if (link === null) return at;
+    at = Math.min(at, this.#stallsUntil(link.leg, now));
+    const { idleTimeoutMs } = this.#limits;
+    return idleTimeoutMs > 0 ? Math.min(at, this.relayedAt + idleTimeoutMs) : at;
   }
 
-  #endingOf(now: number): Cause | null {
+  #endingOf(now: number, link: UpstreamLink | null): Cause | null {
     if (now >= this.#stallsUntil(this.#client, now)) return "slowConsumer";
     // Nor does it read our ping, whatever it sends by itself meanwhile.
-    if (now >= this.#stallsUntil(this.#upstream, now)) return "upstreamUnresponsive";
+    if (link !== null && now >= this.#stallsUntil(link.leg, now)) return "upstreamUnresponsive";
+    // While an upstream is being dialled the client waits for us: it is not idle.
     const { idleTimeoutMs } = this.#limits;
-    if (idleTimeoutMs > 0 && now - this.relayedAt >= idleTimeoutMs) return "idle";
+    const mayIdle = idleTimeoutMs > 0 && link !== null;
+    if (mayIdle && now - this.relayedAt >= idleTimeoutMs) return "idle";
     return now >= this.#oldAt ? "maxAge" : null;
   }
 
@@ -76,4 +75,9 @@ export class Watch {
     const since = leg.stalledSince(now);
     return since === null ? NEVER : since + this.#limits.slowConsumerTimeoutMs;
   }
+}
+
+/** An upstream that takes what we send lives, even before it has come to our ping. */
+function lastSignOf(leg: Leg, now: number): number {
+  return Math.max(leg.lastReadAt, leg.stalledSince(now) ?? 0);
 }

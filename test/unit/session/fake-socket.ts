@@ -11,10 +11,13 @@ import type { LegSocket } from "../../../src/session/leg.ts";
 import type { SessionRecord } from "../../../src/session/record.ts";
 import { Session } from "../../../src/session/session.ts";
 import type { SessionContext } from "../../../src/session/session-parts.ts";
+import type { Redial } from "../../../src/session/session-retry.ts";
 import { Wheel } from "../../../src/session/wheel.ts";
+import { Slot } from "../../../src/upstream/backend.ts";
 import { SlabPool } from "../../../src/wire/slab.ts";
 import { FrameLog } from "../../support/frame-log.ts";
 import { buildFrame, type FrameSpec } from "../../support/frames.ts";
+import { makeBackend } from "../../support/pool-config.ts";
 
 export const HIGH_WATER_MARK_BYTES = 64 * 1024;
 
@@ -76,9 +79,9 @@ export class FakeSocket extends EventEmitter implements LegSocket {
     this.emit("drain");
   }
 
-  /** The peer sends a frame. */
-  sends(frame: FrameSpec): void {
-    this.receiver?.received(buildFrame(frame));
+  /** The peer sends frames, which are read at once. */
+  sends(...frames: readonly FrameSpec[]): void {
+    this.receiver?.received(Buffer.concat(frames.map((frame) => buildFrame(frame))));
   }
 
   count(opcode: number): number {
@@ -97,6 +100,8 @@ ${policies}`;
   return route;
 }
 
+const BACKEND = makeBackend();
+
 /** Sessions over fake sockets, on the clock of `vi.useFakeTimers()`. */
 export class SessionBench {
   readonly wheel = new Wheel(monotonicClock);
@@ -106,6 +111,9 @@ export class SessionBench {
     relayed: vi.fn<() => void>(),
     closeFrame: vi.fn<() => void>(),
     heartbeatRtt: vi.fn<(side: string, seconds: number) => void>(),
+    resumed: vi.fn<() => void>(),
+    moved: vi.fn<() => void>(),
+    resumeEnded: vi.fn<() => void>(),
     sessionEnded: vi.fn<() => void>(),
   };
   readonly slots = { released: 0 };
@@ -128,26 +136,33 @@ export class SessionBench {
     };
   }
 
-  open(route: RouteConfig): { session: Session; client: FakeSocket; upstream: FakeSocket } {
+  open(
+    route: RouteConfig,
+    redial: Redial | null = null,
+  ): { session: Session; client: FakeSocket; upstream: FakeSocket } {
     const client = new FakeSocket();
     const upstream = new FakeSocket();
     this.#count += 1;
+    const slot = new Slot(BACKEND, null, {
+      now: () => performance.now(),
+      onTrial: () => undefined,
+      onRelease: () => {
+        this.slots.released += 1;
+      },
+    });
     const session = new Session(
       {
         id: `session ${this.#count}`,
         route,
         clientIp: "192.0.2.1",
-        backend: "ws://127.0.0.1:1",
         subprotocol: "",
-        deflate: false,
+        deflate: null,
         client,
-        upstream,
+        upstream: { slot, socket: upstream },
+        redial,
         dials: 1,
         startedAt: Date.now(),
         startedAtMs: performance.now(),
-        releaseSlot: () => {
-          this.slots.released += 1;
-        },
         onClosed: (_session, record) => this.records.push(record),
       },
       this.#context,

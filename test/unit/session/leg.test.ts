@@ -70,6 +70,7 @@ describe("back-pressure", () => {
 
   it("pauses and resumes its socket once each", () => {
     const leg = createLeg();
+    leg.resume();
     leg.pause();
     leg.pause();
     expect([socket.paused, leg.paused]).toEqual([true, true]);
@@ -142,7 +143,7 @@ describe("what the socket tells", () => {
     ]);
     expect(leg.state).toBe("gone");
     expect(socket.receiver).toBeNull();
-    leg.pause();
-    expect(leg.paused).toBe(false);
+    leg.resume();
+    expect(leg.paused).toBe(true);
   });
 });

@@ -25,6 +25,8 @@ function brief(effect: SessionEffect): string {
       return `${effect.do} ${effect.side}`;
     case "closeBoth":
     case "startDeadline":
+    case "hold":
+    case "leaveUpstream":
     case "finish":
       return effect.do;
   }
@@ -38,6 +40,43 @@ const UPSTREAM_ENDED: SessionEvent = { type: "ended", side: "upstream" };
 const DEADLINE: SessionEvent = { type: "deadline" };
 const SOCKETS_CLOSED: SessionEvent = { type: "socketsClosed" };
 const VERDICT: SessionEvent = { type: "verdict", cause: "idle" };
+const UPSTREAM_LOST: SessionEvent = { type: "upstreamLost" };
+const RESUMED: SessionEvent = { type: "resumed" };
+
+describe("every event in every state", () => {
+  const STATES = ["open", "retrying", "awaitingUpstream", "closing", "closed"] as const;
+  /** The state after each event, in the order of STATES. */
+  const NEXT = new Map<SessionEvent, readonly SessionState[]>([
+    [FROM_CLIENT, ["awaitingUpstream", "closing", "closing", "closing", "closed"]],
+    [FROM_UPSTREAM, ["closing", "retrying", "closing", "closing", "closed"]],
+    [CLIENT_ENDED, ["closing", "closing", "closing", "closing", "closed"]],
+    [UPSTREAM_ENDED, ["closing", "retrying", "closing", "closing", "closed"]],
+    ...CAUSES.map(
+      (cause) =>
+        [
+          { type: "verdict", cause },
+          ["closing", "closing", "closing", "closing", "closed"],
+        ] as const,
+    ),
+    [DEADLINE, ["open", "retrying", "closing", "closing", "closed"]],
+    [UPSTREAM_LOST, ["retrying", "retrying", "awaitingUpstream", "closing", "closed"]],
+    [RESUMED, ["open", "open", "awaitingUpstream", "closing", "closed"]],
+    [SOCKETS_CLOSED, ["closed", "closed", "closed", "closed", "closed"]],
+  ]);
+  const rows = Array.from(NEXT).flatMap(([event, states]) =>
+    states.map((next, index) => ({ event, from: STATES[index] ?? "closed", next })),
+  );
+  const titled = rows.map((row) => [`${row.from}, ${label(row.event)}: ${row.next}`, row] as const);
+
+  it.each(titled)("%s", (_title, { event, from, next }) => {
+    expect(briefly(from, event).state).toBe(next);
+  });
+});
+
+function label(event: SessionEvent): string {
+  const { type, ...more } = event;
+  return [type, ...Object.values(more)].join(" ");
+}
 
 describe("an open session", () => {
   it.each<[string, SessionEvent, SessionState, string[]]>([
@@ -102,6 +141,76 @@ describe("an open session", () => {
   });
 });
 
+describe("a session that leaves its upstream for another one", () => {
+  it.each<[string, SessionEvent, SessionState, string[]]>([
+    ["goes on with what stands by after the upstream's Close", FROM_UPSTREAM, "retrying", ["hold"]],
+    ["goes on with what stands by after the upstream's end", UPSTREAM_ENDED, "retrying", ["hold"]],
+    ["goes on with what stands by at the deadline", DEADLINE, "retrying", ["hold"]],
+    ["goes on with what stands by when it is told to", { type: "left" }, "retrying", ["hold"]],
+    [
+      "answers the client's Close itself",
+      FROM_CLIENT,
+      "closing",
+      ["settle clientClosed", "echo client", ...DISCARD, "startDeadline"],
+    ],
+    [
+      "closes when the client is lost",
+      CLIENT_ENDED,
+      "closing",
+      ["settle clientLost", "closeBoth", ...DISCARD, "destroySoon client", "startDeadline"],
+    ],
+    [
+      "closes after a verdict",
+      VERDICT,
+      "closing",
+      ["settle idle", "closeBoth", ...DISCARD, "startDeadline"],
+    ],
+    ["does not leave twice", { type: "leave" }, "moving", []],
+    ["is over with its sockets", SOCKETS_CLOSED, "closed", ["finish"]],
+  ])("%s", (_title, event, state, effects) => {
+    expect(briefly("moving", event)).toEqual({ state, effects });
+  });
+
+  it("begins with an open one", () => {
+    const leaving = { state: "moving", effects: ["leaveUpstream", "startDeadline"] };
+    expect(briefly("open", { type: "leave" })).toEqual(leaving);
+    for (const state of ["retrying", "awaitingUpstream", "closing", "closed"] as const) {
+      expect(briefly(state, { type: "leave" })).toEqual({ state, effects: [] });
+    }
+  });
+});
+
+describe("a session that looks for another upstream", () => {
+  it.each<[string, SessionEvent, SessionState, string[]]>([
+    [
+      "answers the client's Close itself and dials no more",
+      FROM_CLIENT,
+      "closing",
+      ["settle clientClosed", "echo client", ...DISCARD, "startDeadline"],
+    ],
+    [
+      "dials no more when the client is lost",
+      CLIENT_ENDED,
+      "closing",
+      ["settle clientLost", "closeBoth", ...DISCARD, "destroySoon client", "startDeadline"],
+    ],
+    [
+      "dials no more after a verdict",
+      VERDICT,
+      "closing",
+      ["settle idle", "closeBoth", ...DISCARD, "startDeadline"],
+    ],
+    ["has nothing to do with the end of the lost upstream", UPSTREAM_ENDED, "retrying", []],
+    ["is not lost twice", { type: "upstreamLost" }, "retrying", []],
+    ["has no deadline of the state machine's", DEADLINE, "retrying", []],
+    ["is open again with a new upstream", { type: "resumed" }, "open", []],
+    ["has nothing to do with a Close of the lost upstream", FROM_UPSTREAM, "retrying", []],
+    ["is over with its sockets", SOCKETS_CLOSED, "closed", ["finish"]],
+  ])("%s", (_title, event, state, effects) => {
+    expect(briefly("retrying", event)).toEqual({ state, effects });
+  });
+});
+
 describe("a session that waits for the upstream's Close", () => {
   const echoed = ["echo client", ...DISCARD, "startDeadline"];
 
@@ -156,15 +265,34 @@ describe("every sequence of events", () => {
       cause: fc.constantFrom<Cause>(...CAUSES),
     }),
     fc.constant(DEADLINE),
+    fc.constant(UPSTREAM_LOST),
+    fc.constant(RESUMED),
     fc.constant(SOCKETS_CLOSED),
   );
 
   it("settles on one cause at most, before anything else happens", () => {
     fc.assert(
       fc.property(fc.array(anyEvent, { maxLength: 12 }), (events) => {
-        const all = run(events).effects.flat();
+        // Looking for another upstream may come first, and its end; neither is news to anybody.
+        const all = run(events)
+          .effects.flat()
+          .filter((effect) => effect !== "hold");
         const settled = all.filter((effect) => effect.startsWith("settle"));
         expect(settled).toEqual(all.slice(0, 1).filter((effect) => effect !== "finish"));
+      }),
+    );
+  });
+
+  it("holds the client again only after a resume", () => {
+    fc.assert(
+      fc.property(fc.array(anyEvent, { maxLength: 12 }), (events) => {
+        let state: SessionState = "open";
+        for (const event of events) {
+          const next = transition(state, event);
+          const effects = next.effects.map(brief);
+          expect(effects.includes("hold")).toBe(state === "open" && next.state === "retrying");
+          ({ state } = next);
+        }
       }),
     );
   });
@@ -201,6 +329,8 @@ describe("every sequence of events", () => {
         const all = effects.flat();
         const needed = {
           open: [],
+          moving: ["startDeadline"],
+          retrying: [],
           awaitingUpstream: ["startDeadline"],
           closing,
           closed: ["finish"],
