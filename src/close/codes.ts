@@ -99,7 +99,7 @@ export const CODES: readonly CodeInfo[] = [
       "If the page is still there, connect again after a random delay. An idle end is cured by a ping or a message every 25 s or so.",
     ops: "Expected with deploys and page changes. If it comes after a constant quiet time, compare that time with the idle limits on the way.",
     gateway:
-      "Sends it to clients that were idle or stopped answering, and to the upstream whenever its session ends for another reason than the upstream itself.",
+      "Sends it to clients that were idle or stopped answering, and to the upstream whenever its session ends for another reason than the upstream itself, or moves to another one.",
     retry: "backoff",
     use: "when this end leaves for good: the process stops, the page is left, the connection is no longer wanted",
     actor: "nobody, as a rule",
@@ -281,7 +281,7 @@ export const CODES: readonly CodeInfo[] = [
       "Connect again after a random 5 to 30 seconds, as its registration asks, so that not all come at once.",
     ops: "Expected with every deploy. Pace the closes over the drain time; if many come outside deploys, look for restart loops.",
     gateway:
-      "Sends it where another connection is welcome at once or soon, and paces a shutdown's evenly over `drain.timeout`. `close.legacyCodes` makes it 1001.",
+      "Sends it where another connection is welcome at once or soon, and paces those of a shutdown or a drained backend evenly over `drain.timeout`. `close.legacyCodes` makes it 1001.",
     retry: "backoff",
     use: "as a server, when it restarts or its sessions move, and the next connection will be served",
     actor: "nobody",
@@ -298,7 +298,7 @@ export const CODES: readonly CodeInfo[] = [
       "Reconnect with exponential back-off: 1 s, then double it each time, with a random share. If the reason ends in `retry-after=N`, wait N seconds first.",
     ops: "If it lasts, look at the capacity: scale out, raise the caps, or have fewer connections at the same time.",
     gateway:
-      "Sends it for what will pass, with `; retry-after=N` drawn so that those who were turned away come back spread out. `close.legacyCodes` makes it 1001.",
+      "Sends it for what will pass; its own refusals end in `; retry-after=N`, which gives each of those who were turned away its turn. `close.legacyCodes` makes it 1001.",
     retry: "backoff",
     use: "as a server that is up, when it cannot serve this connection now but can later",
     actor: "the operator of the service, if it lasts",

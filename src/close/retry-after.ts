@@ -1,6 +1,9 @@
 /**
- * When a client that was turned away should come back. Counts those turned away lately and spreads
- * their return over the time that the service needs to take them all; one object per gateway.
+ * When a client that was turned away should come back. Each gets the next place in a virtual queue that
+ * the service works off at `acceptRate`; one object per gateway.
+ *
+ * Drawing at random up to the number turned away would not do: the first of a herd would be drawn into
+ * the first seconds before its size is known, at several times the rate, and be turned away again.
  */
 
 /** The `retryAfter` section of the configuration. */
@@ -11,14 +14,13 @@ export interface RetryAfterPolicy {
   readonly acceptRate: number;
 }
 
-/** One bucket a second: an hour is remembered, and a longer `max` counts that hour only. */
-const BUCKETS = 3600;
-
 export class RetryAfter {
-  /** A ring; the bucket of a second is its number modulo BUCKETS. */
-  readonly #counts = new Uint32Array(BUCKETS);
+  /**
+   * By `acceptRate`, when the service will have taken back all who were turned away so far. Routes with
+   * the same rate share a queue: policies that are inherited are about one service.
+   */
+  readonly #servedAtMs = new Map<number, number>();
   readonly #random: () => number;
-  #newestSecond = 0;
 
   /** `random` gives numbers from 0 up to, but not including, 1. */
   constructor(random: () => number = Math.random) {
@@ -30,34 +32,38 @@ export class RetryAfter {
    * after how many whole seconds it should come back: 0 only where `maxMs` is 0.
    */
   turnAway(policy: RetryAfterPolicy, nowMs: number): number {
-    this.#advance(Math.floor(nowMs / 1000));
-    const bucket = this.#newestSecond % BUCKETS;
-    this.#counts[bucket] = (this.#counts[bucket] ?? 0) + 1;
-    if (policy.maxMs <= 0) return 0;
-
-    const spreadMs = (this.#turnedAwayIn(policy.maxMs) / policy.acceptRate) * 1000;
-    const latestMs = Math.min(policy.maxMs, policy.minMs + spreadMs);
+    const { minMs, maxMs, acceptRate } = policy;
+    if (maxMs <= 0) return 0;
     // Whole seconds inside the allowed time; where there is none, the one nearest to it.
-    const last = Math.max(1, Math.floor(policy.maxMs / 1000));
-    const from = Math.min(last, Math.max(1, Math.ceil(policy.minMs / 1000)));
-    const to = Math.max(from, Math.floor(latestMs / 1000));
-    return from + Math.floor(this.#random() * (to - from + 1));
-  }
+    const last = Math.max(1, Math.floor(maxMs / 1000));
+    const from = Math.min(last, Math.max(1, Math.ceil(minMs / 1000)));
 
-  #turnedAwayIn(windowMs: number): number {
-    const seconds = Math.min(BUCKETS, Math.max(1, Math.ceil(windowMs / 1000)));
-    let sum = 0;
-    for (let age = 0; age < seconds && age <= this.#newestSecond; age++) {
-      sum += this.#counts[(this.#newestSecond - age) % BUCKETS] ?? 0;
+    const servedAtMs = Math.max(nowMs, this.#servedAtMs.get(acceptRate) ?? nowMs);
+    const waitMs = minMs + (servedAtMs - nowMs);
+    const nextMs = servedAtMs + 1000 / acceptRate;
+    if (waitMs > maxMs || !Number.isFinite(nextMs)) {
+      // No place within the allowed time. It takes none, so the queue never grows beyond `maxMs`.
+      return from + Math.floor(this.#random() * (last - from + 1));
     }
-    return sum;
+    this.#keep(acceptRate, nextMs, nowMs);
+    // Up or down by chance, in proportion: rounded one way, clients that are turned away one after the
+    // other would come back in bunches.
+    const seconds = Math.floor(waitMs / 1000 + this.#random());
+    return Math.min(last, Math.max(from, seconds));
   }
 
-  /** Moves on to `second`, emptying the buckets of the seconds in which nothing happened. */
-  #advance(second: number): void {
-    if (second <= this.#newestSecond) return;
-    const skipped = Math.min(BUCKETS, second - this.#newestSecond);
-    for (let back = 0; back < skipped; back++) this.#counts[(second - back) % BUCKETS] = 0;
-    this.#newestSecond = second;
+  /** Queues in which somebody waits, at most one for each rate; for tests of their bound. */
+  get queues(): number {
+    return this.#servedAtMs.size;
+  }
+
+  #keep(acceptRate: number, servedAtMs: number, nowMs: number): void {
+    if (!this.#servedAtMs.has(acceptRate)) {
+      // Rates that reloads have removed do not stay for ever.
+      for (const [rate, otherMs] of this.#servedAtMs) {
+        if (otherMs <= nowMs) this.#servedAtMs.delete(rate);
+      }
+    }
+    this.#servedAtMs.set(acceptRate, servedAtMs);
   }
 }

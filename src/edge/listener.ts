@@ -16,13 +16,14 @@ const CHECK_MS = 1_000;
 const REQUEST_TIMEOUT_MS = 300_000;
 
 export class Listener {
-  readonly config: ListenerConfig;
+  #config: ListenerConfig;
   readonly #server: Server;
-  readonly #reader: ForwardedReader;
+  #reader: ForwardedReader;
   /** How many plain requests of a connection are not answered yet. */
   readonly #unanswered = new WeakMap<Socket, number>();
   #unansweredInAll = 0;
-  #onAnswered: (() => void) | null = null;
+  #headTimeoutMs: number;
+  #onAnswered: (() => void)[] = [];
 
   constructor(
     config: ListenerConfig,
@@ -30,7 +31,8 @@ export class Listener {
     upgrades: UpgradeServices,
     passthrough: Passthrough,
   ) {
-    this.config = config;
+    this.#config = config;
+    this.#headTimeoutMs = handshakeTimeoutMs;
     this.#reader = new ForwardedReader(config.trustedProxies);
     const options = {
       headersTimeout: handshakeTimeoutMs,
@@ -56,13 +58,30 @@ export class Listener {
         socket.destroy();
         return;
       }
-      new Upgrade(upgrades, request, socket).start(head, this.config, this.#reader);
+      new Upgrade(upgrades, request, socket).start(head, this.#config, this.#reader);
     });
     // CONNECT asks for a tunnel to anywhere, which this is not.
     this.#server.on("connect", (_request: IncomingMessage, socket: Socket) => {
       socket.on("error", () => undefined);
       writeAnswer(socket, textAnswer(405, "CONNECT is not served here", { Allow: "GET" }));
     });
+  }
+
+  get config(): ListenerConfig {
+    return this.#config;
+  }
+
+  /** A reload; the address stays as it is. */
+  reconfigure(config: ListenerConfig): void {
+    this.#config = config;
+    this.#reader = new ForwardedReader(config.trustedProxies);
+  }
+
+  /** The top-level `limits.handshakeTimeout`. */
+  set handshakeTimeoutMs(timeoutMs: number) {
+    this.#headTimeoutMs = timeoutMs;
+    this.#server.headersTimeout = timeoutMs;
+    this.#server.requestTimeout = Math.max(REQUEST_TIMEOUT_MS, timeoutMs);
   }
 
   /** Rejects with Node's own error (EADDRINUSE, EACCES, …). Resolves to the bound address. */
@@ -82,9 +101,19 @@ export class Listener {
     });
   }
 
-  /** Accepts no more; requests that are being answered go on. */
-  stopAccepting(): void {
-    this.#server.close();
+  /**
+   * Accepts no more; requests that are being answered go on, and so do sessions. `onEmpty` is called
+   * when the last of its connections has ended.
+   */
+  stopAccepting(onEmpty: () => void = () => undefined): void {
+    if (!this.#server.listening) return;
+    // Node no longer looks for requests that never become whole once it does not listen.
+    const timer = setTimeout(() => this.#afterAnswers(() => this.closeAll()), this.#headTimeoutMs);
+    timer.unref();
+    this.#server.close(() => {
+      clearTimeout(timer);
+      onEmpty();
+    });
     this.#server.closeIdleConnections();
   }
 
@@ -93,11 +122,16 @@ export class Listener {
     if (this.#unansweredInAll === 0 || timeoutMs <= 0) return Promise.resolve();
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, timeoutMs);
-      this.#onAnswered = () => {
+      this.#afterAnswers(() => {
         clearTimeout(timer);
         resolve();
-      };
+      });
     });
+  }
+
+  #afterAnswers(act: () => void): void {
+    if (this.#unansweredInAll === 0) act();
+    else this.#onAnswered.push(act);
   }
 
   /** Ends every plain HTTP connection; sessions are not among them. */
@@ -113,7 +147,8 @@ export class Listener {
     response.once("close", () => {
       this.#unanswered.set(socket, (this.#unanswered.get(socket) ?? 1) - 1);
       this.#unansweredInAll -= 1;
-      if (this.#unansweredInAll === 0) this.#onAnswered?.();
+      if (this.#unansweredInAll > 0) return;
+      for (const act of this.#onAnswered.splice(0)) act();
     });
   }
 }

@@ -18,8 +18,8 @@ import { passesToBackend, passesToClient } from "./request-headers.ts";
 import type { Router } from "./router.ts";
 
 export interface PassthroughServices {
-  readonly router: Router;
-  readonly pools: ReadonlyMap<string, Pool>;
+  readonly routing: () => { readonly router: Router };
+  readonly pools: { get(name: string): Pool | undefined };
   /** A backend that sends nothing for this long has failed. Default: 60 s. */
   readonly silenceTimeoutMs?: number;
 }
@@ -79,7 +79,7 @@ export class Passthrough {
       answer(request, response, 501, "the only transfer coding served here is chunked");
       return;
     }
-    const route = this.#services.router.find(request.headers.host ?? "", target);
+    const route = this.#services.routing().router.find(request.headers.host ?? "", target);
     if (route === null) {
       answer(request, response, 404, "no route for this host and path");
       return;

@@ -29,10 +29,15 @@ export interface Refused {
 }
 
 /**
- * Clients that have been refused by Close and have not closed yet. Beyond this they get the cheaper
- * HTTP answer: a flood must not hold more sockets than the sessions do.
+ * Clients that wait for their refusal by Close, or have got it and have not closed yet. Beyond this they
+ * get the cheaper HTTP answer: a flood must not hold more sockets than the sessions do.
  */
 export const MAX_LINGERING = 10_000;
+/**
+ * Refusals in one turn of the event loop; the next ones wait for the next turn. A herd comes in waves of
+ * thousands, which in one turn would hold up every session; answered bit by bit it also comes back so.
+ */
+export const REFUSALS_PER_TURN = 20;
 /** A refused client has nothing to say; what it sends is dropped, and this much at most is held. */
 const MAX_PAYLOAD_BYTES = 64 * 1024;
 
@@ -53,6 +58,9 @@ export class Refuser {
   /** By close timeout: `ws` has it as a setting of the server. */
   readonly #servers = new Map<number, WebSocketServer>();
   readonly #lingering = new Set<WebSocket>();
+  /** In the order in which they came. */
+  readonly #waiting = new Set<() => void>();
+  #leftInTurn = REFUSALS_PER_TURN;
   #onSettled: (() => void) | null = null;
 
   constructor(options: {
@@ -67,30 +75,53 @@ export class Refuser {
     this.#maxLingering = options.maxLingering ?? MAX_LINGERING;
   }
 
+  /** Clients that are being refused by Close; at most `maxLingering`. */
   get lingering(): number {
-    return this.#lingering.size;
+    return this.#lingering.size + this.#waiting.size;
   }
 
   /** Turns the client away. `done` is called once, with the Close codes, when it is over. */
   refuse(refused: Refused, done: (codes: CloseCodes) => void): void {
+    refused.client.detach();
+    if (refused.policies.refuse === "http" || this.lingering >= this.#maxLingering) {
+      this.#refuseByHttp(refused, this.#detailOf(refused));
+      done(NO_CODES);
+    } else {
+      this.#waiting.add(() => this.#refuseByClose(refused, this.#detailOf(refused), done));
+      this.#refuseWaiting();
+    }
+  }
+
+  /** As many as this turn of the event loop allows. */
+  #refuseWaiting(): void {
+    for (const refuse of this.#waiting) {
+      if (this.#leftInTurn === 0) return;
+      // The first of a turn asks for the next one.
+      if (this.#leftInTurn === REFUSALS_PER_TURN) {
+        setImmediate(() => {
+          this.#leftInTurn = REFUSALS_PER_TURN;
+          this.#refuseWaiting();
+        });
+      }
+      this.#leftInTurn -= 1;
+      this.#waiting.delete(refuse);
+      refuse();
+    }
+  }
+
+  #detailOf(refused: Refused): CloseDetail {
     const { cause, policies } = refused;
-    const detail = TEMPORARY.has(cause)
+    return TEMPORARY.has(cause)
       ? {
           ...refused.detail,
           retryAfterS: this.#retryAfter.turnAway(policies.retryAfter, this.#clock.now()),
         }
       : refused.detail;
-    if (policies.refuse === "http" || this.#lingering.size >= this.#maxLingering) {
-      this.#refuseByHttp(refused, detail);
-      done(NO_CODES);
-    } else {
-      this.#refuseByClose(refused, detail, done);
-    }
   }
 
   /** Resolves when no refused client lingers, at the latest after `timeoutMs`. */
   settled(timeoutMs: number): Promise<void> {
-    if (this.#lingering.size === 0 || timeoutMs <= 0) return Promise.resolve();
+    if (this.lingering === 0 || timeoutMs <= 0) return Promise.resolve();
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, timeoutMs);
       this.#onSettled = () => {
@@ -102,19 +133,25 @@ export class Refuser {
 
   /** Ends what still lingers. */
   close(): void {
+    for (const refuse of this.#waiting) {
+      this.#waiting.delete(refuse);
+      refuse();
+    }
     for (const socket of this.#lingering) socket.terminate();
   }
 
   #refuseByClose(refused: Refused, detail: CloseDetail, done: (codes: CloseCodes) => void): void {
     const { request, client, early, policies, cause } = refused;
     const close = closesFor(cause, policies.close, detail).client;
-    client.detach();
     if (!client.socket.readable || !client.socket.writable) {
       // Gone already; `ws` would drop it without a word.
       client.socket.destroy();
       done(NO_CODES);
+      this.#checkSettled();
       return;
     }
+    // The 101 and the Close leave together: one system call here, one packet, one event there.
+    client.socket.cork();
     this.#server(policies.close.timeoutMs).handleUpgrade(
       request,
       client.socket,
@@ -128,7 +165,7 @@ export class Refuser {
         socket.on("error", () => undefined);
         socket.on("close", (code) => {
           this.#lingering.delete(socket);
-          if (this.#lingering.size === 0) this.#onSettled?.();
+          this.#checkSettled();
           if (code !== ABNORMAL) {
             received = code;
             this.#observer.closeFrame("client", "received", code);
@@ -143,10 +180,14 @@ export class Refuser {
         socket.close(close.code, close.reason);
       },
     );
+    client.socket.uncork();
+  }
+
+  #checkSettled(): void {
+    if (this.lingering === 0) this.#onSettled?.();
   }
 
   #refuseByHttp({ client, cause, rejection, policies }: Refused, detail: CloseDetail): void {
-    client.detach();
     const status = httpStatusFor(cause, rejection?.status ?? null);
     if (cause === "upstreamRejected" && rejection !== null && rejection.status === status) {
       const headerLines = responseHeaderLines(rejection.headers);

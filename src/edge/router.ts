@@ -11,6 +11,11 @@ export class Router {
     });
   }
 
+  /** The route of this name. */
+  named(name: string): RouteConfig | undefined {
+    return this.#entries.find(({ route }) => route.name === name)?.route;
+  }
+
   /** `host` as in the Host header; `target` in origin form. */
   find(host: string, target: string): RouteConfig | null {
     const name = hostName(host);

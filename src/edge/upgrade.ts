@@ -15,32 +15,43 @@ import type { ListenerConfig, Policies, RouteConfig } from "../config/config.ts"
 import type { CloseCodes, SessionRecord } from "../session/record.ts";
 import { Session } from "../session/session.ts";
 import type { SessionContext } from "../session/session-parts.ts";
+import type { Redial } from "../session/session-retry.ts";
 import type { SessionTable } from "../session/session-table.ts";
-import type { Slot } from "../upstream/backend.ts";
-import { type ConnectDependencies, Connecting, type ConnectResult } from "../upstream/connect.ts";
+import {
+  type ConnectDependencies,
+  Connecting,
+  type ConnectResult,
+  discardConnection,
+} from "../upstream/connect.ts";
 import type { Connection, DialFailure } from "../upstream/dial.ts";
-import type { Pool } from "../upstream/pool.ts";
+import type { Pools } from "../upstream/pools.ts";
 import type { Rejection } from "../upstream/rejection.ts";
 import { acceptFor } from "../upstream/upgrade-request.ts";
-import { formatDeflate } from "../wire/deflate.ts";
+import { formatDeflate, withoutClientContext, withoutServerContext } from "../wire/deflate.ts";
 import { type Admission, type FullCap, Ticket } from "./admission.ts";
 import { ClientSocket } from "./client-socket.ts";
 import { EarlyBytes } from "./early-bytes.ts";
 import type { ForwardedReader } from "./forwarded.ts";
 import { type ClientHandshake, checkHandshake } from "./handshake-check.ts";
+import { hashKeyOf } from "./hash-key.ts";
 import { textAnswer, writeAnswer } from "./http-answer.ts";
 import type { Refuser } from "./refusal.ts";
 import { responseHeaderLines, upgradeHeaderLines } from "./request-headers.ts";
 import type { Router } from "./router.ts";
 
-/** What all upgrades of a gateway share. */
-export interface UpgradeServices {
+/** What a reload replaces. */
+export interface Routing {
   readonly router: Router;
-  readonly pools: ReadonlyMap<string, Pool>;
-  readonly admission: Admission;
-  readonly refuser: Refuser;
   /** What holds where no route does. */
   readonly policies: Policies;
+}
+
+/** What all upgrades of a gateway share. */
+export interface UpgradeServices {
+  readonly routing: () => Routing;
+  readonly pools: Pools;
+  readonly admission: Admission;
+  readonly refuser: Refuser;
   readonly sessions: SessionTable;
   readonly sessionContext: SessionContext;
   readonly connect: ConnectDependencies;
@@ -77,7 +88,7 @@ export class Upgrade {
   /** `head`: what came behind the request's head. */
   start(head: Buffer, listener: ListenerConfig, reader: ForwardedReader): void {
     const request = this.#request;
-    const { router, admission, pending, isDraining } = this.#services;
+    const { routing, admission, pending, isDraining } = this.#services;
     const handshake = checkHandshake(request);
     if ("status" in handshake) {
       this.#state = "over";
@@ -90,7 +101,7 @@ export class Upgrade {
     this.#early = new EarlyBytes(this.#client, head, () => this.#clientLeft());
     const forwarded = reader.read(request.headers, this.#client.socket.remoteAddress);
     this.#clientIp = ownCopy(forwarded.clientIp);
-    const route = router.find(handshake.host, handshake.target);
+    const route = routing().router.find(handshake.host, handshake.target);
     if (route === null) {
       this.#refuse("forbidden", { reason: "no route for this host and path" });
       return;
@@ -114,38 +125,70 @@ export class Upgrade {
     this.#refuse("draining");
   }
 
-  #connect(handshake: ClientHandshake, route: RouteConfig, headerLines: string): void {
-    const { pools, connect } = this.#services;
-    const pool = pools.get(route.pool);
+  #connect(
+    handshake: ClientHandshake,
+    route: RouteConfig,
+    headerLines: string,
+    pool = this.#services.pools.get(route.pool),
+  ): void {
+    const { pools, connect, routing } = this.#services;
     if (pool === undefined) throw new Error(`pool ${route.pool} is not there`);
-    const { target, subprotocols, offers } = handshake;
+    const { target, subprotocols } = handshake;
     const { retry, limits, refuse } = route;
+    const swallows = (retry.session?.replaySwallow ?? 0) > 0;
+    const offers = swallows ? handshake.offers.map(withoutServerContext) : handshake.offers;
+    const request = { target, headerLines, subprotocols, offers };
+    const { hashKey } = pool;
+    const found = hashKey && hashKeyOf(hashKey, this.#request, target, this.#clientIp);
+    const key = found === null ? null : ownCopy(found);
+    const redial = {
+      pool: () => pools.get(routing().router.named(route.name)?.pool ?? route.pool) ?? pool,
+      request,
+      key,
+      dependencies: connect,
+    };
     this.#connecting = new Connecting(
       pool,
-      { target, headerLines, subprotocols, offers },
+      request,
       {
         attempts: retry.connect.attempts,
         timeoutMs: Math.min(retry.connect.timeoutMs, limits.handshakeTimeoutMs),
         backoff: retry.backoff,
         wantsBody: refuse === "http",
+        key,
       },
       connect,
-      (result) => this.#connected(result, handshake, route),
+      (result) => this.#connected(result, handshake, route, redial),
     );
     this.#connecting.start();
   }
 
-  #connected(result: ConnectResult, handshake: ClientHandshake, route: RouteConfig): void {
+  #connected(
+    result: ConnectResult,
+    handshake: ClientHandshake,
+    route: RouteConfig,
+    redial: Redial,
+  ): void {
     if (this.#state === "over") {
-      if (result.kind === "connected") discard(result);
+      if (result.kind === "connected") discardConnection(result.connection, result.slot);
       return;
     }
     switch (result.kind) {
       case "connected":
-        this.#open(result, handshake, route);
+        this.#open(result, handshake, route, redial);
         break;
       case "full":
-        this.#refuse("capacity", {}, "every backend is at its maxConnections");
+        if (result.queue !== "closed") {
+          this.#refuse("capacity", {}, WHY_FULL[result.queue]);
+        } else if (this.#services.isDraining()) {
+          this.#refuse("draining");
+        } else {
+          // A reload has removed the pool: the one that serves the route now is asked.
+          this.#connect(handshake, route, redial.request.headerLines, redial.pool());
+        }
+        break;
+      case "noBackend":
+        this.#refuse("noBackend");
         break;
       case "failed": {
         const { failure, backend } = result;
@@ -162,9 +205,12 @@ export class Upgrade {
     result: Extract<ConnectResult, { kind: "connected" }>,
     handshake: ClientHandshake,
     route: RouteConfig,
+    redial: Redial,
   ): void {
     const { sessions, sessionContext, onRecord } = this.#services;
-    const { connection, slot, dials } = result;
+    const { slot, dials } = result;
+    const isRetried = route.retry.session !== null;
+    const connection = isRetried ? withMessagesAlone(result.connection) : result.connection;
     const ticket = this.#ticket;
     const early = this.#end();
     const client = this.#client;
@@ -174,15 +220,14 @@ export class Upgrade {
         id: this.#id,
         route,
         clientIp: this.#clientIp,
-        backend: slot.backend.url,
         subprotocol: ownCopy(connection.subprotocol),
-        deflate: connection.deflate !== null,
+        deflate: connection.deflate,
         client,
-        upstream: connection.upstream,
+        upstream: { slot, socket: connection.upstream },
+        redial: isRetried ? redial : null,
         dials,
         startedAt: this.#startedAt,
         startedAtMs: this.#startedAtMs,
-        releaseSlot: () => slot.release(),
         onClosed: (ended, record) => {
           ticket?.release();
           sessions.delete(ended);
@@ -193,6 +238,8 @@ export class Upgrade {
     );
     sessions.add(session);
     session.start(early, connection.early);
+    // Its drain began while it was being dialled.
+    if (slot.backend.draining) session.move();
   }
 
   #refuse(
@@ -206,7 +253,7 @@ export class Upgrade {
     this.#connecting?.abort();
     const early = this.#end();
     this.#ticket?.release();
-    const policies = this.#route ?? this.#services.policies;
+    const policies = this.#route ?? this.#services.routing().policies;
     const { backend, rejection } = upstream;
     this.#services.refuser.refuse(
       { request: this.#request, client: this.#client, early, policies, cause, detail, rejection },
@@ -258,6 +305,7 @@ export class Upgrade {
       dropped: NOTHING,
       dials,
       resumes: 0,
+      retryingMs: 0,
     });
   }
 }
@@ -270,13 +318,10 @@ function ownCopy(text: string): string {
   return Buffer.from(text, "latin1").toString("latin1");
 }
 
-/** A connection that nobody waits for any more. */
-function discard({ connection, slot }: { connection: Connection; slot: Slot }): void {
-  const { socket } = connection.upstream;
-  // Its end is no news to anybody; without a listener an error would end the process.
-  socket.on("error", () => undefined);
-  socket.on("close", () => slot.release());
-  socket.destroy();
+/** With session retry every client message stands alone, so that a fresh upstream can inflate it. */
+function withMessagesAlone(connection: Connection): Connection {
+  const { deflate } = connection;
+  return deflate === null ? connection : { ...connection, deflate: withoutClientContext(deflate) };
 }
 
 /** The client's 101 (RFC 6455 §4.2.2), with what the upstream chose and its other headers. */
@@ -300,6 +345,12 @@ const WHICH_CAP: Readonly<Record<FullCap, string>> = {
   listener: "the listener is at its maxConnections",
   route: "the route is at limits.maxConnections",
   client: "the client address is at limits.maxConnectionsPerClient",
+  acceptRate: "the listener is at its acceptRate",
+};
+
+const WHY_FULL: Readonly<Record<"noRoom" | "timeout", string>> = {
+  noRoom: "every backend is at its maxConnections",
+  timeout: "every backend stayed at its maxConnections for queue.timeout",
 };
 
 const NOTHING = { clientToUpstream: 0, upstreamToClient: 0 };

@@ -1,11 +1,13 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Admission, Ticket } from "../../../src/edge/admission.ts";
+import { monotonicClock } from "../../../src/session/clock.ts";
 import { aLimitedRoute } from "./routes.ts";
 
 const listener = (name: string, maxConnections: number) => ({
   name,
   maxConnections,
+  acceptRate: 0,
   bind: { host: "127.0.0.1", port: 0 },
   trustedProxies: [],
 });
@@ -14,7 +16,7 @@ describe("Admission", () => {
   const free = aLimitedRoute("free", {});
 
   it("names the cap that is reached", () => {
-    const admission = new Admission();
+    const admission = new Admission(monotonicClock);
     const perClient = aLimitedRoute("perClient", { maxConnectionsPerClient: 1 });
     const perRoute = aLimitedRoute("perRoute", { maxConnections: 1 });
     const open = listener("open", 0);
@@ -29,7 +31,7 @@ describe("Admission", () => {
   });
 
   it("counts a client by route, and an IPv6 one by its /64", () => {
-    const admission = new Admission();
+    const admission = new Admission(monotonicClock);
     const one = aLimitedRoute("one", { maxConnectionsPerClient: 1 });
     const two = aLimitedRoute("two", { maxConnectionsPerClient: 1 });
     const open = listener("open", 0);
@@ -39,7 +41,7 @@ describe("Admission", () => {
   });
 
   it("gives places back once, however often a ticket is released", () => {
-    const admission = new Admission();
+    const admission = new Admission(monotonicClock);
     const first = admission.admit(listener("l", 2), free, "192.0.2.1");
     admission.admit(listener("l", 2), free, "192.0.2.1");
     if (!(first instanceof Ticket)) throw new Error("refused");
@@ -48,11 +50,29 @@ describe("Admission", () => {
     expect(admission.places).toBe(1);
   });
 
+  it("takes a turn of the listener's acceptRate only from those who get in", () => {
+    const clock = { nowMs: 0, now: () => clock.nowMs };
+    const admission = new Admission(clock);
+    const slow = { ...listener("slow", 0), acceptRate: 2 };
+    const one = aLimitedRoute("one", { maxConnections: 1 });
+    expect(admission.admit(slow, one, "192.0.2.1")).toBeInstanceOf(Ticket);
+    expect(admission.admit(slow, one, "192.0.2.1")).toBe("route");
+    expect(admission.admit(slow, free, "192.0.2.1")).toBeInstanceOf(Ticket);
+    expect(admission.admit(slow, free, "192.0.2.1")).toBe("acceptRate");
+    expect(admission.admit({ ...listener("other", 0), acceptRate: 1 }, free, "::1")).toBeInstanceOf(
+      Ticket,
+    );
+    expect(admission.places).toBe(3);
+    clock.nowMs = 500;
+    expect(admission.admit(slow, free, "192.0.2.1")).toBeInstanceOf(Ticket);
+    expect(admission.admit(slow, free, "192.0.2.1")).toBe("acceptRate");
+  });
+
   it("is exact under any order of coming and going", () => {
     const step = fc.record({ client: fc.integer({ min: 0, max: 3 }), leave: fc.boolean() });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-        const admission = new Admission();
+        const admission = new Admission(monotonicClock);
         const limits = { maxConnections: 5, maxConnectionsPerClient: 2 };
         const route = aLimitedRoute("r", limits);
         const outcomes: [unknown, unknown][] = [];

@@ -3,7 +3,7 @@ import type { Socket } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { RetryAfter } from "../../../src/close/retry-after.ts";
 import { ClientSocket } from "../../../src/edge/client-socket.ts";
-import { Refuser } from "../../../src/edge/refusal.ts";
+import { REFUSALS_PER_TURN, Refuser } from "../../../src/edge/refusal.ts";
 import { monotonicClock } from "../../../src/session/clock.ts";
 import type { CloseCodes, SessionObserver } from "../../../src/session/record.ts";
 import { eventually } from "../../support/eventually.ts";
@@ -15,6 +15,9 @@ const observer: SessionObserver = {
   relayed: () => undefined,
   closeFrame: () => undefined,
   heartbeatRtt: () => undefined,
+  resumed: () => undefined,
+  moved: () => undefined,
+  resumeEnded: () => undefined,
   sessionEnded: () => undefined,
 };
 
@@ -58,6 +61,63 @@ function open(): RawClient {
   clients.push(client);
   return client;
 }
+
+describe("many refusals in one turn of the event loop", () => {
+  /** The next upgrades are held; call what it resolves to and all are refused in this turn. */
+  async function heldUpgrades(count: number): Promise<() => void> {
+    const held: (() => void)[] = [];
+    server.removeAllListeners("upgrade");
+    const policies = aRoute("r", { host: null, path: null });
+    refuser = new Refuser({
+      retryAfter: new RetryAfter(() => 0),
+      observer: { ...observer, closeFrame: (_, way) => frames.push(way) },
+      clock: monotonicClock,
+    });
+    server.on("upgrade", (request: IncomingMessage, socket: Socket, early: Buffer) => {
+      const client = new ClientSocket(socket);
+      const refused = { cause: "capacity", detail: {}, rejection: null } as const;
+      held.push(() =>
+        refuser.refuse({ ...refused, request, client, early, policies }, (codes) =>
+          over.push(codes),
+        ),
+      );
+    });
+    for (let i = 0; i < count; i += 1) open();
+    await eventually(() => expect(held).toHaveLength(count));
+    return () => {
+      for (const refuse of held) refuse();
+    };
+  }
+
+  let frames: string[] = [];
+
+  beforeEach(() => {
+    frames = [];
+  });
+
+  it("are spread over turns, and all get their Close", async () => {
+    const refuseAll = await heldUpgrades(3 * REFUSALS_PER_TURN);
+    refuseAll();
+    expect(frames).toHaveLength(REFUSALS_PER_TURN);
+    expect(refuser.lingering).toBe(3 * REFUSALS_PER_TURN);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(frames).toHaveLength(2 * REFUSALS_PER_TURN);
+    for (const client of clients) expect((await client.log.frame(8)).opcode).toBe(8);
+    expect(frames).toHaveLength(3 * REFUSALS_PER_TURN);
+    for (const client of clients) client.sendClose(1013);
+    await refuser.settled(60_000);
+    expect(over).toHaveLength(3 * REFUSALS_PER_TURN);
+  });
+
+  it("are not forgotten when the refuser closes in between", async () => {
+    const refuseAll = await heldUpgrades(2 * REFUSALS_PER_TURN);
+    refuseAll();
+    refuser.close();
+    expect(frames).toHaveLength(2 * REFUSALS_PER_TURN);
+    await eventually(() => expect(over).toHaveLength(2 * REFUSALS_PER_TURN));
+    expect(refuser.lingering).toBe(0);
+  });
+});
 
 describe("the bound on refused clients that linger", () => {
   it("turns those beyond it away by HTTP", async () => {
