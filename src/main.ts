@@ -37,8 +37,9 @@ process.exitCode = await runProgram(process.argv, {
   version,
   env: process.env,
   io,
-  createGateway: (config, logger) => new Gateway(config, { logger, version }),
+  createGateway: (config, logger, source) => new Gateway(config, { logger, version, source }),
   stopSignal,
   fault,
+  onHangup: (reload) => process.on("SIGHUP", reload),
   exit: (code) => process.exit(code),
 });

@@ -16,13 +16,15 @@ export interface Resource {
   readonly allow: readonly string[];
   /** True: asks for the token, and for the same origin where a browser names one. */
   readonly mutates: boolean;
-  answer(): Answer | Promise<Answer>;
+  /** What the body may be at most; 0: nothing of it is read. */
+  readonly maxBodyBytes: number;
+  answer(body: string): Answer | Promise<Answer>;
 }
 
 export interface HttpServerOptions {
   readonly bind: Bind;
   /** Empty: mutations need no token. */
-  readonly token: string;
+  readonly token: () => string;
   readonly find: (path: string, query: URLSearchParams) => Resource | null;
   /** A bug behind one answer (the client gets 500); never an operator's or a client's mistake. */
   readonly onError: (error: unknown) => void;
@@ -52,8 +54,12 @@ const SECURITY_HEADERS = {
 
 /** Rejects with Node's own error (EADDRINUSE, EACCES, ENOTFOUND, …) if it cannot listen. */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const handle = (request: IncomingMessage, response: ServerResponse): void => {
-    void answer(request, options)
+  const handle = (
+    request: IncomingMessage,
+    response: ServerResponse,
+    inviteBody: () => void,
+  ): void => {
+    void answer(request, options, inviteBody)
       .catch((error: unknown) => {
         options.onError(error);
         return problem(500, "internal error");
@@ -68,10 +74,12 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
       requestTimeout: REQUEST_TIMEOUT_MS,
       connectionsCheckingInterval: TIMEOUT_CHECK_MS,
     },
-    handle,
+    (request: IncomingMessage, response: ServerResponse) => handle(request, response, NOBODY),
   );
   // Without this, Node would invite a body that nobody reads.
-  server.on("checkContinue", handle);
+  server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) =>
+    handle(request, response, () => response.writeContinue()),
+  );
   server.maxConnections = MAX_CONNECTIONS;
   await listen(server, options.bind);
   server.on("error", options.onError);
@@ -82,11 +90,16 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 
 /** What GET and HEAD may ask for. */
 export function readable(get: Resource["answer"]): Resource {
-  return { allow: ["GET", "HEAD"], mutates: false, answer: get };
+  return { allow: ["GET", "HEAD"], mutates: false, maxBodyBytes: 0, answer: get };
 }
 
 export function mutation(method: "POST" | "DELETE", change: Resource["answer"]): Resource {
-  return { allow: [method], mutates: true, answer: change };
+  return { allow: [method], mutates: true, maxBodyBytes: 0, answer: change };
+}
+
+/** A POST with a body of at most so many bytes. */
+export function submission(maxBodyBytes: number, change: Resource["answer"]): Resource {
+  return { allow: ["POST"], mutates: true, maxBodyBytes, answer: change };
 }
 
 export function text(status: number, body: string): Answer {
@@ -113,6 +126,7 @@ export function problem(
 async function answer(
   request: IncomingMessage,
   { bind, token, find }: HttpServerOptions,
+  inviteBody: () => void,
 ): Promise<Answer> {
   const { host, origin, authorization } = request.headers;
   if (!hostAllowed(host, bind.host)) {
@@ -128,12 +142,56 @@ async function answer(
   }
   if (resource.mutates) {
     if (!originAllowed(origin, host)) return problem(403, "cross-origin request refused");
-    if (!bearerAllowed(authorization, token)) {
+    if (!bearerAllowed(authorization, token())) {
       return problem(401, "token required", { "WWW-Authenticate": 'Bearer realm="softclose"' });
     }
   }
-  return await resource.answer();
+  const { maxBodyBytes } = resource;
+  if (maxBodyBytes === 0) return await resource.answer("");
+  const tooLarge = problem(413, `body larger than ${maxBodyBytes} bytes`);
+  if (request.headers.expect !== undefined) {
+    if (Number(request.headers["content-length"] ?? 0) > maxBodyBytes) return tooLarge;
+    inviteBody();
+  }
+  const body = await readBody(request, maxBodyBytes);
+  switch (body.state) {
+    case "whole":
+      return await resource.answer(body.text);
+    case "tooLarge":
+      return tooLarge;
+    case "cut":
+      // Nobody is there to read this.
+      return problem(400, "the body was cut off");
+  }
 }
+
+type Body =
+  | { readonly state: "whole"; readonly text: string }
+  | { readonly state: "tooLarge" | "cut" };
+
+/**
+ * What is too large is read to its end and dropped: an answer before it could be overtaken by a reset.
+ * Node's requestTimeout bounds the wait.
+ */
+function readBody(request: IncomingMessage, maxBytes: number): Promise<Body> {
+  return new Promise((resolve) => {
+    let chunks: Buffer[] = [];
+    let bytes = 0;
+    request.on("data", (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes <= maxBytes) chunks.push(chunk);
+      else chunks = [];
+    });
+    request.on("end", () => {
+      if (bytes > maxBytes) resolve({ state: "tooLarge" });
+      else resolve({ state: "whole", text: Buffer.concat(chunks).toString("utf8") });
+    });
+    request.on("error", () => resolve({ state: "cut" }));
+    request.on("close", () => resolve({ state: "cut" }));
+  });
+}
+
+const NOBODY = (): void => undefined;
 
 function write(request: IncomingMessage, response: ServerResponse, result: Answer): void {
   // The client may have left while the answer was made.
@@ -141,8 +199,8 @@ function write(request: IncomingMessage, response: ServerResponse, result: Answe
   const hasBody =
     request.headers["transfer-encoding"] !== undefined ||
     Number(request.headers["content-length"] ?? 0) > 0;
-  if (hasBody) {
-    // No request here has a use for a body; unread, it must not be taken for the next request.
+  if (hasBody && !request.readableEnded) {
+    // Unread, it must not be taken for the next request.
     response.shouldKeepAlive = false;
     response.once("finish", () => request.socket.destroySoon());
   }

@@ -11,7 +11,7 @@ import { loadStaticPage } from "./static-page.ts";
 export interface AdminServerOptions {
   readonly bind: Bind;
   /** Empty: mutations need no token. */
-  readonly token: string;
+  readonly token: () => string;
   readonly view: GatewayView;
   /** A bug behind one answer (the client gets 500); never an operator's or a client's mistake. */
   readonly onError: (error: unknown) => void;

@@ -1,5 +1,5 @@
 /**
- * A self-contained HTML page, read once, with a Content-Security-Policy that names its inline script
+ * A self-contained HTML page, read once, with a Content-Security-Policy that names its inline scripts
  * and style by hash: text that slipped into the page as markup would still not run.
  */
 import { createHash } from "node:crypto";
@@ -12,8 +12,7 @@ export interface StaticPage {
 
 /** `connectTo`: CSP sources that the page's script may talk to besides its own origin. */
 export function loadStaticPage(file: URL, connectTo: readonly string[] = []): StaticPage {
-  const html = readFileSync(file);
-  const text = html.toString("utf8");
+  const text = withScripts(file);
   const policy = [
     "default-src 'none'",
     `script-src ${hashes(text, "script")}`,
@@ -28,7 +27,17 @@ export function loadStaticPage(file: URL, connectTo: readonly string[] = []): St
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": policy,
   };
-  return { answer: { status: 200, headers, body: html } };
+  return { answer: { status: 200, headers, body: Buffer.from(text) } };
+}
+
+/** `<script type="module" src="name.js">` becomes the text of that file: the page stays one answer. */
+function withScripts(file: URL): string {
+  const tag = /<script type="module" src="([\w-]+\.js)"><\/script>/g;
+  return readFileSync(file, "utf8").replace(
+    tag,
+    (_, name: string) =>
+      `<script type="module">\n${readFileSync(new URL(name, file), "utf8")}</script>`,
+  );
 }
 
 function hashes(html: string, element: "script" | "style"): string {

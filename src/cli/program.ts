@@ -2,11 +2,13 @@
 import { Command, CommanderError } from "commander";
 import type { GatewayConfig } from "../config/config.ts";
 import type { Environment } from "../config/interpolate.ts";
+import type { ConfigSource } from "../config/source.ts";
 import type { RunFlags } from "../config/sources.ts";
 import type { Logger } from "../observe/log.ts";
 import { type CommandOutput, runCheck } from "./check.ts";
 import { type DemonstrableGateway, runDemoCommand } from "./demo-command.ts";
 import { explain } from "./explain.ts";
+import { runPlan } from "./plan.ts";
 import { type RunnableGateway, run } from "./run.ts";
 import { jsonSchema } from "./schema.ts";
 
@@ -17,11 +19,14 @@ export interface Program {
   readonly createGateway: (
     config: GatewayConfig,
     logger: Logger,
+    source: ConfigSource | null,
   ) => RunnableGateway & DemonstrableGateway;
   /** Resolves at the first signal to stop; asked for by commands that run until then. */
   readonly stopSignal: () => Promise<string>;
   /** Resolves to what was thrown and caught by nobody; asked for by `run` only. */
   readonly fault: () => Promise<unknown>;
+  /** Calls back at each signal to reload; asked for by `run` only. */
+  readonly onHangup: (reload: () => void) => void;
   /** Ends the process at once. */
   readonly exit: (code: number) => void;
 }
@@ -45,7 +50,7 @@ export async function runProgram(argv: readonly string[], program: Program): Pro
 }
 
 function commands(program: Program, end: (code: number) => void): Command {
-  const { version, env, io, createGateway, stopSignal, fault, exit } = program;
+  const { version, env, io, createGateway, stopSignal, fault, onHangup, exit } = program;
   const command = new Command("softclose")
     .description(
       "WebSocket gateway: clients never see 1006 because of a backend, a proxy or a deploy.",
@@ -66,13 +71,21 @@ function commands(program: Program, end: (code: number) => void): Command {
     .option("--admin <host:port>", "without a file: admin listener, or off (SOFTCLOSE_ADMIN)")
     .action(async (flags: RunFlags) => {
       // A gateway that has drained has nothing left to do; what a library keeps open must not hold it.
-      const options = { createGateway, flags, env, io, stopSignal: stopSignal(), fault: fault() };
-      exit(await run(options));
+      const signals = { stopSignal: stopSignal(), fault: fault(), onHangup };
+      exit(await run({ createGateway, flags, env, io, ...signals }));
     });
   command
     .command("check <file>")
     .description("check a configuration file: exit code 0, or 64 with every error")
     .action((file: string) => end(runCheck(file, env, io)));
+  command
+    .command("plan <file>")
+    .description("ask a running gateway what a reload with the file would change; changes nothing")
+    .option("--admin <host:port>", "its admin listener; without it, the one in the file")
+    .option("--token <token>", "its admin token; without it, the one in the file")
+    .action(async (file: string, { admin, token }: { admin?: string; token?: string }) =>
+      end(await runPlan({ file, admin, token, env, io })),
+    );
   command
     .command("schema")
     .description("print the JSON Schema of the configuration, for editors")
@@ -83,12 +96,16 @@ function commands(program: Program, end: (code: number) => void): Command {
     .action((code: string, other?: string) =>
       end(explain(other === undefined ? [code] : [code, other], io)),
     );
+  const withoutFile = (config: GatewayConfig, logger: Logger) =>
+    createGateway(config, logger, null);
   command
     .command("demo")
     .description("two echo backends, the gateway in front, and a page to kill a backend on")
     .option("--port <n>", "port of the page")
     .action(async ({ port }: { port?: string }) => {
-      exit(await runDemoCommand({ createGateway, port, io, stopSignal: stopSignal() }));
+      exit(
+        await runDemoCommand({ createGateway: withoutFile, port, io, stopSignal: stopSignal() }),
+      );
     });
   return command;
 }

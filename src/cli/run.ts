@@ -5,7 +5,9 @@
 import { setFlagsFromString } from "node:v8";
 import type { GatewayConfig } from "../config/config.ts";
 import type { Environment } from "../config/interpolate.ts";
+import { ConfigSource } from "../config/source.ts";
 import { type RunFlags, resolveSources } from "../config/sources.ts";
+import { ConfigWatcher, contentOf } from "../config/watch.ts";
 import { BindError } from "../edge/bind-error.ts";
 import { createLogger, flushLog, type Logger } from "../observe/log.ts";
 import type { CommandOutput } from "./check.ts";
@@ -36,10 +38,16 @@ export interface RunnableGateway {
   drain(): Promise<number>;
   /** Tells every client that the process ends by a bug of ours. */
   abandon(): Promise<void>;
+  /** Reads the configuration file again; logs what came of it. */
+  reload(): Promise<unknown>;
 }
 
 export interface RunOptions {
-  readonly createGateway: (config: GatewayConfig, logger: Logger) => RunnableGateway;
+  readonly createGateway: (
+    config: GatewayConfig,
+    logger: Logger,
+    source: ConfigSource | null,
+  ) => RunnableGateway;
   readonly flags: RunFlags;
   readonly env: Environment;
   readonly io: CommandOutput;
@@ -47,30 +55,46 @@ export interface RunOptions {
   readonly stopSignal: Promise<string>;
   /** Resolves to what was thrown and caught by nobody. */
   readonly fault: Promise<unknown>;
+  /** Calls back at each signal to reload. */
+  readonly onHangup: (reload: () => void) => void;
 }
 
 /** Resolves to the exit code when the gateway has ended. */
 export async function run(options: RunOptions): Promise<number> {
-  const { createGateway, flags, env, io, stopSignal, fault } = options;
+  const { createGateway, flags, env, io, stopSignal, fault, onHangup } = options;
   const sources = resolveSources(flags, env);
   if ("problems" in sources) {
     for (const problem of sources.problems) io.err(problem);
     return BAD_CONFIG;
   }
-  const { config } = sources;
+  const { config, file } = sources;
+  // Now: what changes while the gateway starts is a change, too.
+  const content = file === null ? null : contentOf(file);
   setFlagsFromString(KEEP_YOUNG_GENERATION_SMALL);
   setFlagsFromString(COLLECT_THE_OLD_GENERATION_LATE);
   const logger = createLogger(config.log);
-  const gateway = createGateway(config, logger);
+  const source = file === null ? null : new ConfigSource(file, env);
+  const gateway = createGateway(config, logger, source);
+  const starting = gateway.start();
+  // By default the signal ends the process, and looking names up takes its time: one that comes while
+  // the gateway starts waits for that.
+  const reload = (): void =>
+    void starting.then(
+      () => gateway.reload(),
+      () => undefined,
+    );
+  onHangup(reload);
   try {
-    await gateway.start();
+    await starting;
   } catch (error) {
     if (!(error instanceof BindError)) throw error;
     io.err(error.message);
     return FAILED;
   }
+  const watcher = file === null ? null : new ConfigWatcher(file, content, reload);
   const faulted = fault.then((error) => ({ error }));
   const signal = await Promise.race([stopSignal, faulted]);
+  watcher?.stop();
   if (typeof signal === "object") {
     logger.fatal({ err: signal.error }, "bug in the gateway: closing every session");
     await gateway.abandon();

@@ -76,6 +76,7 @@ export function recordLine(record: SessionRecord): Record<string, unknown> {
     ...(dropped.clientToUpstream === 0 && dropped.upstreamToClient === 0 ? {} : { dropped }),
     dials: record.dials,
     resumes: record.resumes,
+    ...(record.retryingMs === 0 ? {} : { retryingMs: record.retryingMs }),
   };
 }
 

@@ -1,15 +1,23 @@
 /** A GatewayView that remembers what it was asked. */
 import type {
+  DrainedBackend,
   GatewayStatus,
   GatewayView,
+  PlanAnswer,
+  ReloadReport,
   SessionSummary,
 } from "../../../src/admin/gateway-view.ts";
 import { aRecord } from "../observe/records.ts";
+
+const BACKEND = "ws://127.0.0.1:9001";
 
 export class FakeView implements GatewayView {
   isReady = true;
   readonly live = new Set(["s-1"]);
   readonly limits: number[] = [];
+  /** Mutations, in order. */
+  readonly asked: string[] = [];
+  reloadReport: ReloadReport = { outcome: "unchanged", problems: [] };
   failMetrics = false;
 
   ready(): boolean {
@@ -24,13 +32,27 @@ export class FakeView implements GatewayView {
       uptimeMs: 1000,
       sessions: this.live.size,
       listeners: [{ name: "public", address: "127.0.0.1:8080" }],
+      lastReload: null,
       routes: [{ name: "chat", sessions: this.live.size }],
       pools: [
         {
           name: "main",
-          backends: [{ url: "ws://127.0.0.1:9001", connections: 1, maxConnections: 2, weight: 1 }],
+          queued: 0,
+          backends: [
+            {
+              url: "ws://127.0.0.1:9001",
+              connections: 1,
+              maxConnections: 2,
+              weight: 1,
+              up: true,
+              ejected: false,
+              draining: false,
+              probe: null,
+            },
+          ],
         },
       ],
+      leaving: [],
     };
   }
 
@@ -58,6 +80,26 @@ export class FakeView implements GatewayView {
 
   closeSession(id: string): boolean {
     return this.live.delete(id);
+  }
+
+  drainBackend(url: string): DrainedBackend | null {
+    this.asked.push(`drain ${url}`);
+    return url === BACKEND ? { sessions: 3 } : null;
+  }
+
+  undrainBackend(url: string): boolean {
+    this.asked.push(`undrain ${url}`);
+    return url === BACKEND;
+  }
+
+  reload(): Promise<ReloadReport> {
+    this.asked.push("reload");
+    return Promise.resolve(this.reloadReport);
+  }
+
+  plan(text: string): PlanAnswer {
+    this.asked.push(`plan ${text}`);
+    return { problems: ["FILE:1:1 nothing is right"] };
   }
 
   metrics() {

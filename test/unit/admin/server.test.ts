@@ -16,7 +16,7 @@ afterEach(async () => {
 async function start(token = "", view = new FakeView()) {
   const server = await startAdminServer({
     bind: { host: "127.0.0.1", port: 0 },
-    token,
+    token: () => token,
     view,
     onError: (error) => errors.push(error),
   });
@@ -275,7 +275,7 @@ describe("the admin server's life", () => {
     await expect(
       startAdminServer({
         bind: { host: "127.0.0.1", port },
-        token: "",
+        token: () => "",
         view: new FakeView(),
         onError: () => undefined,
       }),

@@ -43,6 +43,14 @@ describe("recordLine", () => {
     });
     expect(Object.keys(line)).toHaveLength(17);
   });
+
+  it("says how long the client was without an upstream, if it was", () => {
+    expect(recordLine(aRecord())).not.toHaveProperty("retryingMs");
+    expect(recordLine(aRecord({ resumes: 2, retryingMs: 350 }))).toMatchObject({
+      resumes: 2,
+      retryingMs: 350,
+    });
+  });
 });
 
 describe("recordLevel", () => {

@@ -9,8 +9,8 @@ function metrics(options: Partial<MetricsOptions> = {}): Metrics {
   return new Metrics({
     version: "1.2.3",
     routes: [{ name: "chat" }],
-    pools: [{ name: "main", backends: [{ url: BACKEND }] }],
-    live: { sessionsByRoute: () => [], backends: () => [] },
+    pools: [{ name: "main", backends: [{ url: BACKEND }], health: {} }],
+    live: { sessionsByRoute: () => [], backends: () => [], queues: () => [] },
     processMetrics: false,
     ...options,
   });
@@ -35,10 +35,16 @@ describe("Metrics", () => {
     const subject = metrics({
       live: {
         sessionsByRoute: () => [["chat", 1]],
-        backends: () => [{ pool: "main", backend: BACKEND, connections: 1, up: true }],
+        backends: () => [
+          { pool: "main", backend: BACKEND, connections: 1, up: true, ejected: false },
+        ],
+        queues: () => [["main", 3]],
       },
     });
     subject.closeFrame("client", "sent", 1014);
+    subject.ejected("main", BACKEND);
+    subject.probed("main", BACKEND, true);
+    subject.waited("main", 0.5, "served");
     const { text, contentType } = await subject.scrape();
     expect(contentType).toBe("text/plain; version=0.0.4; charset=utf-8");
     const shapes = new Map<string, string>();
@@ -54,11 +60,19 @@ describe("Metrics", () => {
       softclose_sessions_total: "counter route",
       softclose_session_ends_total: "counter cause,route",
       softclose_refusals_total: "counter cause,route",
+      softclose_config_reloads_total: "counter outcome",
       softclose_close_frames_total: "counter code,direction,side",
       softclose_absorbed_drops_total: "counter outcome,route",
+      softclose_resumes_total: "counter outcome,route",
+      softclose_resume_gap_seconds: "histogram le,route",
       softclose_dials_total: "counter backend,outcome,pool",
       softclose_backend_connections: "gauge backend,pool",
       softclose_backend_up: "gauge backend,pool",
+      softclose_backend_ejected: "gauge backend,pool",
+      softclose_ejections_total: "counter backend,pool",
+      softclose_probes_total: "counter backend,outcome,pool",
+      softclose_queue_length: "gauge pool",
+      softclose_queue_wait_seconds: "histogram le,outcome,pool",
       softclose_relayed_bytes_total: "counter direction,route",
       softclose_relayed_messages_total: "counter direction,route",
       softclose_dropped_messages_total: "counter direction,route",
@@ -85,7 +99,14 @@ describe("Metrics", () => {
       expect(found.get(`softclose_dials_total{${labels}}`)).toBe(0);
     }
     expect(found.get('softclose_sessions_total{route="chat"}')).toBe(0);
-    expect(found.get('softclose_absorbed_drops_total{route="chat",outcome="closed"}')).toBe(0);
+    for (const outcome of ["closed", "resumed"]) {
+      const labels = `route="chat",outcome="${outcome}"`;
+      expect(found.get(`softclose_absorbed_drops_total{${labels}}`)).toBe(0);
+    }
+    for (const outcome of ["resumed", "impossible", "exhausted", "ended"]) {
+      expect(found.get(`softclose_resumes_total{route="chat",outcome="${outcome}"}`)).toBe(0);
+    }
+    expect(found.get('softclose_resume_gap_seconds_count{route="chat"}')).toBe(0);
   });
 
   it("counts a session from its opening to its end", async () => {
@@ -120,6 +141,66 @@ describe("Metrics", () => {
     subject.sessionEnded(aRecord({ cause: "upstreamClosed", client: told }));
     const found = await series(subject);
     expect(found.get('softclose_absorbed_drops_total{route="chat",outcome="closed"}')).toBe(2);
+  });
+
+  it("counts a resume as an absorbed drop, with the time that it took", async () => {
+    const subject = metrics();
+    subject.resumed("chat", 0.25);
+    subject.resumed("chat", 1.5);
+    const found = await series(subject);
+    expect(found.get('softclose_resumes_total{route="chat",outcome="resumed"}')).toBe(2);
+    expect(found.get('softclose_absorbed_drops_total{route="chat",outcome="resumed"}')).toBe(2);
+    expect(found.get('softclose_absorbed_drops_total{route="chat",outcome="closed"}')).toBe(0);
+    expect(found.get('softclose_resume_gap_seconds_count{route="chat"}')).toBe(2);
+    expect(found.get('softclose_resume_gap_seconds_sum{route="chat"}')).toBe(1.75);
+    expect(found.get('softclose_resume_gap_seconds_bucket{le="0.25",route="chat"}')).toBe(1);
+  });
+
+  it("counts what came of a loss without a resume, and no drop until the client is told", async () => {
+    const subject = metrics();
+    for (const outcome of ["impossible", "exhausted", "ended"] as const) {
+      subject.resumeEnded("chat", outcome);
+    }
+    const before = await series(subject);
+    for (const outcome of ["impossible", "exhausted", "ended"]) {
+      expect(before.get(`softclose_resumes_total{route="chat",outcome="${outcome}"}`)).toBe(1);
+    }
+    expect(before.get('softclose_resume_gap_seconds_count{route="chat"}')).toBe(0);
+    expect(before.get('softclose_absorbed_drops_total{route="chat",outcome="closed"}')).toBe(0);
+    const told = { sent: 1013, received: null };
+    subject.sessionEnded(aRecord({ cause: "retryExhausted", client: told }));
+    const after = await series(subject);
+    expect(after.get('softclose_absorbed_drops_total{route="chat",outcome="closed"}')).toBe(1);
+  });
+
+  it("counts a move as such, and as no drop and no time without an upstream", async () => {
+    const subject = metrics();
+    subject.moved("chat");
+    const found = await series(subject);
+    expect(found.get('softclose_resumes_total{route="chat",outcome="moved"}')).toBe(1);
+    expect(found.get('softclose_resumes_total{route="chat",outcome="resumed"}')).toBe(0);
+    expect(found.get('softclose_absorbed_drops_total{route="chat",outcome="resumed"}')).toBe(0);
+    expect(found.get('softclose_resume_gap_seconds_count{route="chat"}')).toBe(0);
+  });
+
+  it("counts ejections, probes, waits and reloads by what came of them", async () => {
+    const subject = metrics();
+    const backend = `pool="main",backend="${BACKEND}"`;
+    subject.ejected("main", BACKEND);
+    subject.probed("main", BACKEND, true);
+    subject.probed("main", BACKEND, false);
+    subject.waited("main", 0.5, "served");
+    subject.waited("main", 5, "timeout");
+    subject.reloaded("applied");
+    const found = await series(subject);
+    expect(found.get(`softclose_ejections_total{${backend}}`)).toBe(1);
+    expect(found.get(`softclose_probes_total{${backend},outcome="good"}`)).toBe(1);
+    expect(found.get(`softclose_probes_total{${backend},outcome="bad"}`)).toBe(1);
+    const wait = "softclose_queue_wait_seconds";
+    expect(found.get(`${wait}_sum{pool="main",outcome="served"}`)).toBe(0.5);
+    expect(found.get(`${wait}_count{pool="main",outcome="timeout"}`)).toBe(1);
+    expect(found.get('softclose_config_reloads_total{outcome="applied"}')).toBe(1);
+    expect(found.get('softclose_config_reloads_total{outcome="invalid"}')).toBe(0);
   });
 
   it("adds traffic up by route and direction", async () => {
@@ -171,17 +252,19 @@ describe("Metrics", () => {
 
   it("reads live state at each scrape, and forgets what has left the configuration", async () => {
     let backends = [
-      { pool: "main", backend: "ws://a", connections: 2, up: true },
-      { pool: "main", backend: "ws://b", connections: 0, up: false },
+      { pool: "main", backend: "ws://a", connections: 2, up: true, ejected: false },
+      { pool: "main", backend: "ws://b", connections: 0, up: false, ejected: true },
     ];
     const subject = metrics({
-      live: { sessionsByRoute: () => [["chat", 2]], backends: () => backends },
+      live: { sessionsByRoute: () => [["chat", 2]], backends: () => backends, queues: () => [] },
     });
     const first = await series(subject);
     expect(first.get('softclose_sessions_active{route="chat"}')).toBe(2);
     expect(first.get('softclose_backend_connections{pool="main",backend="ws://a"}')).toBe(2);
     expect(first.get('softclose_backend_up{pool="main",backend="ws://a"}')).toBe(1);
     expect(first.get('softclose_backend_up{pool="main",backend="ws://b"}')).toBe(0);
+    expect(first.get('softclose_backend_ejected{pool="main",backend="ws://a"}')).toBe(0);
+    expect(first.get('softclose_backend_ejected{pool="main",backend="ws://b"}')).toBe(1);
     backends = backends.slice(0, 1);
     const second = await series(subject);
     expect(second.has('softclose_backend_up{pool="main",backend="ws://b"}')).toBe(false);
@@ -211,5 +294,68 @@ describe("Metrics", () => {
     const [one, two] = [metrics(), metrics()];
     one.sessionOpened("chat");
     expect((await series(two)).get('softclose_sessions_total{route="chat"}')).toBe(0);
+  });
+
+  it("keeps what has left the configuration until the next reload, and as long as it is used", async () => {
+    const busy = { route: 0, backend: 0 };
+    const subject = metrics({
+      live: {
+        sessionsByRoute: () => [["chat", busy.route]],
+        backends: () => [
+          { pool: "main", backend: BACKEND, connections: busy.backend, up: false, ejected: false },
+        ],
+        queues: () => [],
+      },
+    });
+    const seen = async (): Promise<string[]> =>
+      [...(await series(subject)).keys()].filter(
+        (name) =>
+          !/_active|_backend_(up|connections|ejected)/.test(name) &&
+          (name.includes('route="chat"') || name.includes(BACKEND)),
+      );
+    const others = [{ name: "next" }];
+    subject.dialEnded("main", BACKEND, "connected");
+    subject.sessionEnded(aRecord({ route: "chat" }));
+    expect((await seen()).length).toBeGreaterThan(50);
+    const before = await seen();
+    subject.expect(others, []);
+    expect(await seen()).toEqual(before);
+    Object.assign(busy, { route: 1, backend: 1 });
+    subject.expect(others, []);
+    expect(await seen()).toEqual(before);
+    Object.assign(busy, { route: 0, backend: 0 });
+    subject.expect(others, []);
+    expect(await seen()).toEqual([]);
+    // What comes back starts anew, and is kept.
+    subject.expect([{ name: "chat" }], []);
+    subject.expect([{ name: "chat" }], []);
+    expect((await series(subject)).get('softclose_sessions_total{route="chat"}')).toBe(0);
+  });
+
+  it("keeps what histograms have counted over reloads", async () => {
+    const subject = metrics();
+    subject.sessionEnded(aRecord({ durationMs: 2000 }));
+    subject.resumed("chat", 1);
+    subject.waited("main", 0.5, "served");
+    const counts = async () =>
+      [...(await series(subject))].filter(
+        ([name, value]) => name.includes("_seconds_count") && value > 0,
+      );
+    const before = await counts();
+    expect(before).toHaveLength(3);
+    const pool = { name: "main", backends: [{ url: BACKEND }], health: {} };
+    for (let reload = 0; reload < 3; reload += 1) subject.expect([{ name: "chat" }], [pool]);
+    expect(await counts()).toEqual(before);
+    for (let reload = 0; reload < 2; reload += 1) subject.expect([], []);
+    expect(await counts()).toEqual([]);
+  });
+
+  it("forgets nothing that is back before the next reload", async () => {
+    const subject = metrics();
+    subject.sessionOpened("chat");
+    subject.expect([], []);
+    subject.expect([{ name: "chat" }], []);
+    subject.expect([{ name: "chat" }], []);
+    expect((await series(subject)).get('softclose_sessions_total{route="chat"}')).toBe(1);
   });
 });

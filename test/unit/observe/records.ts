@@ -21,6 +21,7 @@ export function aRecord(changes: Partial<SessionRecord> = {}): SessionRecord {
     dropped: { clientToUpstream: 0, upstreamToClient: 0 },
     dials: 1,
     resumes: 0,
+    retryingMs: 0,
     ...changes,
   };
 }
