@@ -23,6 +23,18 @@ routes:
   - name: capped
     match: { path: /capped }
     pool: capped
+  - name: line
+    match: { path: /line }
+    pool: echo
+    retry:
+      session:
+        enabled: true
+        attempts: 200
+        timeout: 1m
+        resend: unconfirmed
+        # The backends greet: the client has been greeted already.
+        replay: { swallow: 1 }
+        notify: resumed after {downMs} ms
 pools:
   echo:
     balance: leastConnections

@@ -118,7 +118,7 @@ function describeDemo({ host, gateway }: Parts, page: HttpServer, close: Demo["c
     `  softclose demo   ${url}`,
     `  admin page       ${adminUrl}`,
     "",
-    "  Open the first one, connect, and kill a backend. Ctrl-C ends it.",
+    "  Open the first one and kill a backend. Ctrl-C ends it.",
     "",
   ].join("\n");
   return { url, adminUrl, banner, close };
@@ -134,7 +134,12 @@ async function startPage(
   const find = (path: string, query: URLSearchParams) => findResource(path, query, parts, page);
   for (let tried = 1; ; tried++, port++) {
     try {
-      return await startHttpServer({ bind: { host: parts.host, port }, token: "", find, onError });
+      return await startHttpServer({
+        bind: { host: parts.host, port },
+        token: () => "",
+        find,
+        onError,
+      });
     } catch (error) {
       if (!isTaken(error) || tried >= PAGE_PORT_TRIES || port >= 65_535) throw error;
     }

@@ -103,11 +103,24 @@ describe("the demo", () => {
     expect(result).toHaveProperty("config");
   });
 
+  it("turns session retry on for the line of its page only", async () => {
+    const { seen } = await start();
+    const result = loadConfig(seen.yaml, { file: "demo.yaml", env: {} });
+    const routes = "config" in result ? result.config.routes : [];
+    const lines = routes.filter(({ retry }) => retry.session !== null);
+    expect(lines).toMatchObject([
+      { name: "line", retry: { session: { resend: "unconfirmed", replaySwallow: 1 } } },
+    ]);
+  });
+
   it("serves its page, its ports and the meaning of a close code", async () => {
     const { demo, info } = await start();
     const page = await ask(demo, "/");
     expect(page.status).toBe(200);
     expect(page.body).toContain("What does the client hear");
+    // Its scripts are in it.
+    expect(page.body).toContain("class LineGraph");
+    expect(page.body).not.toMatch(/<script[^>]+src/);
     expect(page.headers["content-security-policy"]).toContain("connect-src 'self' ws:");
     expect(info).toMatchObject({ gatewayPort: 1, adminPort: 2 });
     expect(JSON.parse((await ask(demo, "/api/explain?code=1006")).body)).toMatchObject({
