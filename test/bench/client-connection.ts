@@ -61,10 +61,10 @@ export class ClientConnection {
   #closeTimer: NodeJS.Timeout | undefined;
   #error: Error | undefined;
 
-  constructor(port: number, path: string, handlers: ClientHandlers) {
+  constructor(port: number, path: string, handlers: ClientHandlers, host = "127.0.0.1") {
     this.#handlers = handlers;
     this.#socket = net.connect({
-      host: "127.0.0.1",
+      host,
       port,
       noDelay: true,
       onread: {

@@ -101,7 +101,11 @@ it("leaves no session, slot, place, timer or socket behind after 2,000 sessions 
   });
   await eventually(() => expect(upstream.sockets.size).toBe(0));
   // The wheel's interval is among these timers, and it stops when its last entry has gone.
-  await eventually(() => expect(resources()).toEqual(before));
+  // Vitest had a timer of its own when the test began, and need not have one now.
+  await eventually(() => {
+    const more = Object.entries(resources()).filter(([name, count]) => count > (before[name] ?? 0));
+    expect(more).toEqual([]);
+  });
 
   // The newest records are enough to see that each end was what it was meant to be.
   const kinds = new Set(gateway.records.map(({ cause }) => cause));

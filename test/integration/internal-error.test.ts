@@ -42,6 +42,7 @@ it("gives itself up at the first fault that nobody caught, and exits with 1", as
     io: { out: () => undefined, err: (line) => void told.push(line) },
     stopSignal: new Promise(() => undefined),
     fault: Promise.resolve(new Error("a bug")),
+    onHangup: () => undefined,
   });
   expect(code).toBe(1);
   expect(told).toEqual(["abandon"]);

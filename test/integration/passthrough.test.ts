@@ -6,10 +6,10 @@ import { loadConfig } from "../../src/config/load.ts";
 import { ForwardedReader } from "../../src/edge/forwarded.ts";
 import { Passthrough } from "../../src/edge/passthrough.ts";
 import { Router } from "../../src/edge/router.ts";
-import { Pool } from "../../src/upstream/pool.ts";
 import { eventually } from "../support/eventually.ts";
 import { onePool, startGateway, type TestGateway } from "../support/gateway.ts";
 import { ask, bodyOf, HttpBackend, type HttpHandler } from "../support/http-backend.ts";
+import { makePool } from "../support/pool-config.ts";
 import { RawClient, upgradeRequest } from "../support/raw-client.ts";
 import { RawUpstream } from "../support/raw-upstream.ts";
 
@@ -447,9 +447,10 @@ describe("a backend that says nothing", () => {
     const loaded = loadConfig(yaml, { file: "test", env: {} });
     if (!("config" in loaded)) throw new Error("bad config");
     const { routes, pools } = loaded.config;
+    const router = new Router(routes);
     const passthrough = new Passthrough({
-      router: new Router(routes),
-      pools: new Map(pools.map((pool) => [pool.name, new Pool(pool)])),
+      routing: () => ({ router }),
+      pools: new Map(pools.map((pool) => [pool.name, makePool(pool)])),
       silenceTimeoutMs,
     });
     const reader = new ForwardedReader([]);
@@ -490,7 +491,10 @@ describe("no backend", () => {
     backend = await HttpBackend.start(echo);
     gateway = await startGateway(onePool([backend.url]));
     const answers: number[] = [];
-    const passthrough = new Passthrough({ router: new Router([ROUTE]), pools: new Map() });
+    const passthrough = new Passthrough({
+      routing: () => ({ router: new Router([ROUTE]) }),
+      pools: new Map(),
+    });
     const server = createServer((request, response) =>
       passthrough.handle(request, response, new ForwardedReader([])),
     );

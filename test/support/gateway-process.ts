@@ -5,11 +5,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { eventually } from "./eventually.ts";
+import { completeConfig } from "./gateway.ts";
 
 const MAIN = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 
+interface SessionView {
+  readonly state: string;
+  readonly bytes: { readonly clientToUpstream: number };
+}
+
 interface Status {
   readonly sessions: number;
+  readonly routes: readonly { readonly name: string }[];
+  readonly lastReload: { readonly outcome: string; readonly problems: readonly string[] } | null;
   readonly pools: readonly { readonly backends: readonly { readonly connections: number }[] }[];
 }
 
@@ -35,16 +43,22 @@ export class GatewayProcess {
 
   /**
    * Starts `softclose run -c` and waits until it is ready. `yaml` needs routes and pools only, like
-   * that of `startGateway`. Remember `stop` at the end.
+   * that of `startGateway`. `nodeOptions`: for Node itself. Remember `stop` at the end.
    */
-  static async start(yaml: string): Promise<GatewayProcess> {
-    const listener = /^listeners:/m.test(yaml)
-      ? ""
-      : 'listeners: [{ name: test, bind: "127.0.0.1:0" }]\n';
+  static async start(yaml: string, nodeOptions: readonly string[] = []): Promise<GatewayProcess> {
     const folder = mkdtempSync(join(tmpdir(), "softclose-test-"));
     const file = join(folder, "gateway.yaml");
-    writeFileSync(file, `${listener}admin: { bind: "127.0.0.1:0" }\n${yaml}`);
-    const child = spawn(process.execPath, [MAIN, "run", "-c", file], {
+    writeFileSync(file, completeConfig(yaml));
+    return await GatewayProcess.startWith(file, folder, nodeOptions);
+  }
+
+  /** The same with a file that is there; `folder` is removed at the end. */
+  static async startWith(
+    file: string,
+    folder: string,
+    nodeOptions: readonly string[] = [],
+  ): Promise<GatewayProcess> {
+    const child = spawn(process.execPath, [...nodeOptions, MAIN, "run", "-c", file], {
       stdio: ["ignore", "pipe", "pipe"],
     });
     const gateway = new GatewayProcess(child, folder);
@@ -72,6 +86,19 @@ export class GatewayProcess {
     const response = await fetch(`${this.adminUrl}/api/status`);
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- our own admin API
     return (await response.json()) as Status;
+  }
+
+  async sessions(): Promise<SessionView[]> {
+    const response = await fetch(`${this.adminUrl}/api/sessions`);
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- our own admin API
+    return (await response.json()) as SessionView[];
+  }
+
+  /** The value of one series of `/metrics`; NaN where it is not there. */
+  async metric(series: string): Promise<number> {
+    const text = await (await fetch(`${this.adminUrl}/metrics`)).text();
+    const line = text.split("\n").find((candidate) => candidate.startsWith(`${series} `));
+    return line === undefined ? Number.NaN : Number(line.slice(series.length + 1));
   }
 
   /** Slots taken, backend by backend. */

@@ -93,6 +93,8 @@ export class LightClient {
 export interface LightUpstreamOptions {
   /** Called with each request; default: accept. */
   readonly onRequest?: (accept: () => void, socket: Socket, path: string) => void;
+  /** Default: true. */
+  readonly greets?: boolean;
   /** Called with each data frame; default: nothing. */
   readonly onMessage?: (socket: Socket, payload: Buffer) => void;
 }
@@ -129,6 +131,14 @@ export class LightUpstream {
     return upstream;
   }
 
+  /** Sends back what it gets. */
+  static startEcho(): Promise<LightUpstream> {
+    return LightUpstream.start({
+      greets: false,
+      onMessage: (socket, payload) => void socket.write(buildFrame({ opcode: TEXT, payload })),
+    });
+  }
+
   get url(): string {
     return `ws://127.0.0.1:${this.port}`;
   }
@@ -138,7 +148,8 @@ export class LightUpstream {
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
-  #connected(socket: Socket, { onRequest, onMessage }: LightUpstreamOptions): void {
+  #connected(socket: Socket, options: LightUpstreamOptions): void {
+    const { onRequest, onMessage, greets = true } = options;
     this.sockets.add(socket);
     // Whoever has said FIN holds no connection any more, whether or not it has been answered.
     let counted = false;
@@ -165,7 +176,7 @@ export class LightUpstream {
         this.total += 1;
         this.connections += 1;
         this.peak = Math.max(this.peak, this.connections);
-        const accept = (): void => void socket.write(switchingProtocols(head));
+        const accept = (): void => void socket.write(switchingProtocols(head, greets));
         const path = head.split(" ")[1] ?? "/";
         if (onRequest === undefined) accept();
         else onRequest(accept, socket, path);
@@ -182,12 +193,12 @@ export class LightUpstream {
   }
 }
 
-/** The 101, with the greeting behind it. */
-function switchingProtocols(head: string): Buffer {
+/** The 101, with the greeting behind it if there is one. */
+function switchingProtocols(head: string, greets: boolean): Buffer {
   const key = /^sec-websocket-key: *(\S+)/im.exec(head)?.[1] ?? "";
   const accept = createHash("sha1").update(`${key}${GUID}`).digest("base64");
   const answer =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
     `Sec-WebSocket-Accept: ${accept}\r\n\r\n`;
-  return Buffer.concat([Buffer.from(answer, "latin1"), GREETING]);
+  return Buffer.concat([Buffer.from(answer, "latin1"), greets ? GREETING : Buffer.alloc(0)]);
 }

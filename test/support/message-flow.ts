@@ -7,7 +7,7 @@
 import type { Socket } from "node:net";
 
 /** Every payload byte at offset `o` of message `n` is PATTERN[(o + n) % PERIOD]. */
-const PERIOD = 251;
+export const PERIOD = 251;
 const PATTERN = Buffer.alloc(
   PERIOD * 1024,
   Buffer.from(Array.from({ length: PERIOD }, (_, i) => i)),

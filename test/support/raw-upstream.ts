@@ -123,21 +123,31 @@ export class RawUpstream {
   readonly #server: Server;
   readonly port: number;
 
-  private constructor(server: Server, port: number) {
+  readonly #host: string;
+
+  private constructor(server: Server, host: string, port: number) {
     this.#server = server;
+    this.#host = host;
     this.port = port;
   }
 
-  /** `behaviour` default: a correct 101 and then silence. `onConnect`: before any byte of the request. */
+  /**
+   * `behaviour` default: a correct 101 and then silence. `onConnect`: before any byte of the request.
+   * `at`: default any free port.
+   */
   static async start(
     behaviour: Behaviour = (peer) => peer.accept(),
     onConnect: (socket: Socket) => void = () => undefined,
+    { host = "127.0.0.1", port = 0 }: { readonly host?: string; readonly port?: number } = {},
   ): Promise<RawUpstream> {
     const server = createServer({ allowHalfOpen: false });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    await new Promise<void>((resolve, reject) => {
+      server.on("error", reject);
+      server.listen(port, host, resolve);
+    });
     const address = server.address();
     if (address === null || typeof address === "string") throw new Error("no port");
-    const upstream = new RawUpstream(server, address.port);
+    const upstream = new RawUpstream(server, host, address.port);
     server.on("connection", (socket: Socket) => {
       const peer = new UpstreamPeer(socket, behaviour);
       upstream.peers.push(peer);
@@ -147,7 +157,7 @@ export class RawUpstream {
   }
 
   get url(): string {
-    return `ws://127.0.0.1:${this.port}`;
+    return `ws://${this.#host}:${this.port}`;
   }
 
   /** Waits for connection number `index`, with its request read. */
