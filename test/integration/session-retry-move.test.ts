@@ -7,6 +7,8 @@ import { type Behaviour, RawUpstream, type UpstreamPeer } from "../support/raw-u
 import { answersPings, RetrySetting, SLOW_BACKOFF, texts } from "../support/retry-setting.ts";
 
 const silent: Behaviour = (peer) => peer.accept();
+/** Takes its time. */
+const slow: Behaviour = (peer) => setTimeout(() => peer.answersClose().accept(), 300);
 
 let retry: RetrySetting;
 
@@ -136,9 +138,6 @@ describe("An upstream that is being left", () => {
 });
 
 describe("A drained backend that goes before its sessions have left it", () => {
-  /** The next backend takes its time. */
-  const slow: Behaviour = (peer) => setTimeout(() => peer.answersClose().accept(), 300);
-
   async function leaving(): Promise<UpstreamPeer> {
     const started = await retry.start({ backends: [silent], session: "on: [drained]" });
     const next = await RawUpstream.start(slow);
