@@ -110,6 +110,33 @@ describe("A rolling restart under 600 sessions", () => {
     expect(dropped.flat().filter((count) => count > 0)).toEqual([]);
     await gateway.stopClean();
   }, 120_000);
+
+  it("without session retry tells every session 1012, evenly over drain.timeout", async () => {
+    await start("");
+    let told = 0;
+    for (const backend of backends) {
+      const sessions = connectionsOf(backend.url);
+      const startedAt = Date.now();
+      await ask("/api/backends/drain", { url: backend.url });
+      const records = (await gateway.recorded(told + sessions)).slice(told);
+      told += sessions;
+      expect(records.map(({ cause, client }) => `${cause} ${client.sent}`)).toEqual(
+        Array.from({ length: sessions }, () => "backendDraining 1012"),
+      );
+      // All over the time; a busy machine may skip a quarter of it.
+      const quarters = new Set(
+        records.map((record) =>
+          Math.floor((record.startedAt + record.durationMs - startedAt) / 250),
+        ),
+      );
+      expect(quarters.size).toBeGreaterThanOrEqual(3);
+    }
+    expect(told).toBe(SESSIONS);
+    clearInterval(sending);
+    const endings = new Set(clients.map((client) => client.endings.join()));
+    expect(endings).toEqual(new Set(["close 1012 backend is being drained,tcp"]));
+    await gateway.stopClean();
+  }, 60_000);
 });
 
 describe("Without session retry", () => {
