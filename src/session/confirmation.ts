@@ -11,6 +11,12 @@ const INTERVAL_MS = 1_000;
 /** A log that has filled to this share is confirmed at once: a client should not have to wait for it. */
 const EARLY_SHARE = 0.25;
 
+/**
+ * Pings that may wait for their pongs. An upstream that sends something and answers no ping lives for
+ * the heartbeat, which goes on pinging: beyond this the latest takes the place of the one before.
+ */
+export const MAX_BARRIERS = 16;
+
 interface Barrier {
   readonly ping: number;
   readonly sentAt: number;
@@ -46,6 +52,7 @@ export class Confirmation {
   /** A ping went out: its pong confirms everything up to here. */
   pinged(ping: number, now: number): void {
     this.#pingedAt = now;
+    if (this.#barriers.length === MAX_BARRIERS) this.#barriers.pop();
     this.#barriers.push({ ping, sentAt: now, position: this.#log.boundary });
   }
 

@@ -3,6 +3,7 @@
  * take a request before the login is through as an offence (`graphql-ws` closes with 4401), and the
  * client, too, had waited. Pure bookkeeping.
  */
+
 /** What is said. The client may add to it meanwhile. */
 export interface Firsts {
   /** The last one may be without its end. */

@@ -1,7 +1,7 @@
 /** When a ping is due that confirms what the upstream has read, and what its pong confirms. */
 import { describe, expect, it } from "vitest";
 import { ClientLog } from "../../../src/session/client-log.ts";
-import { Confirmation } from "../../../src/session/confirmation.ts";
+import { Confirmation, MAX_BARRIERS } from "../../../src/session/confirmation.ts";
 
 const BUFFER_BYTES = 1_000;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -72,6 +72,19 @@ describe("A confirmation", () => {
     expect(confirmation.starvedSince).toBe(5_000);
     confirmation.ponged(1);
     expect(confirmation.starvedSince).toBe(NEVER);
+  });
+
+  it("awaits a bounded number of pongs, the first and the latest among them", () => {
+    const { confirmation, send, log } = start();
+    const pings = Array.from({ length: 3 * MAX_BARRIERS }, (_, number) => number);
+    for (const ping of pings) {
+      send(1);
+      confirmation.pinged(ping, ping);
+    }
+    const heard = pings.filter((ping) => confirmation.ponged(ping));
+    expect(heard).toHaveLength(MAX_BARRIERS);
+    expect([heard[0], heard.at(-1)]).toEqual([0, pings.at(-1)]);
+    expect([log.keptBytes, log.unconfirmed]).toEqual([0, false]);
   });
 
   it("expects nothing from an upstream that is lost", () => {
