@@ -5,12 +5,12 @@
  * Flags: --clients N, --seconds N, --rate N, --profile FOLDER (a CPU profile of the gateway).
  */
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { freePort, Processes, type RunningProcess } from "../bench/processes.ts";
+import { boundedRun } from "../bench/bounded-run.ts";
+import { freePort, type Processes, type RunningProcess } from "../bench/processes.ts";
 import type { HerdJob, HerdResult, LoopReport } from "./jobs.ts";
 
 const DEFAULT_CLIENTS = 5_000;
@@ -202,25 +202,4 @@ function judge(title: string, passed: boolean, detail: string): boolean {
 }
 
 const here = import.meta.url;
-const processes = new Processes();
-const folder = mkdtempSync(join(tmpdir(), "softclose-herd-"));
-process.on("exit", () => {
-  processes.killAll();
-  rmSync(folder, { recursive: true, force: true });
-});
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(signal, () => process.exit(1));
-}
-const limit = setTimeout(() => {
-  console.error(`stopped: the run took longer than ${RUN_LIMIT_MS / 60_000} minutes`);
-  process.exit(1);
-}, RUN_LIMIT_MS);
-
-try {
-  if (!(await herd(processes, folder))) process.exitCode = 1;
-} catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
-}
-clearTimeout(limit);
-await processes.endAll();
+await boundedRun("herd", RUN_LIMIT_MS, herd);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { BackendProcess } from "../support/backend-process.ts";
 import { PoliteRawClient } from "../support/clients.ts";
-import { CountingClient } from "../support/counting-client.ts";
+import { CountingClient, everybodyIsServed } from "../support/counting-client.ts";
 import { eventually } from "../support/eventually.ts";
 import { onePool, startGateway, type TestGateway } from "../support/gateway.ts";
 import { RawUpstream } from "../support/raw-upstream.ts";
@@ -13,6 +13,7 @@ import { RawUpstream } from "../support/raw-upstream.ts";
 const SESSIONS = 600;
 const BACKENDS = 3;
 const SEND_EVERY_MS = 50;
+const SERVED_LIMIT_MS = 15_000;
 
 let gateway: TestGateway;
 
@@ -63,15 +64,7 @@ describe("A rolling restart under 600 sessions", () => {
     sending = setInterval(() => {
       for (const client of clients) client.sendNext();
     }, SEND_EVERY_MS);
-    await everybodyIsServed();
-  }
-
-  async function everybodyIsServed(): Promise<void> {
-    const next = new Map(clients.map((client) => [client, client.sent]));
-    await eventually(() => {
-      const waiting = clients.filter((client) => client.highestEcho < (next.get(client) ?? 0));
-      expect(waiting.slice(0, 5).map(({ path, endings }) => [path, endings])).toEqual([]);
-    }, 15_000);
+    await everybodyIsServed(clients, SERVED_LIMIT_MS);
   }
 
   it("moves every session: no Close, no message lost or doubled", async () => {
@@ -85,7 +78,7 @@ describe("A rolling restart under 600 sessions", () => {
       await backend.kill();
       await backend.restart();
       await ask("/api/backends/undrain", { url: backend.url });
-      await everybodyIsServed();
+      await everybodyIsServed(clients, SERVED_LIMIT_MS);
     }
     clearInterval(sending);
     await eventually(() => {

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Arrival, BackendProcess } from "../support/backend-process.ts";
-import { CountingClient } from "../support/counting-client.ts";
+import { CountingClient, everybodyIsServed } from "../support/counting-client.ts";
 import { eventually } from "../support/eventually.ts";
 import { onePool } from "../support/gateway.ts";
 import { GatewayProcess } from "../support/gateway-process.ts";
@@ -80,16 +80,7 @@ retry:
   sending = setInterval(() => {
     for (const client of clients) client.sendNext();
   }, SEND_EVERY_MS);
-  await everybodyIsServed();
-}
-
-/** Waits until each client has had an echo of something that it has sent from now on. */
-async function everybodyIsServed(): Promise<void> {
-  const next = new Map(clients.map((client) => [client, client.sent]));
-  await eventually(() => {
-    const waiting = clients.filter((client) => client.highestEcho < (next.get(client) ?? 0));
-    expect(waiting.slice(0, 5).map(({ path, endings }) => [path, endings])).toEqual([]);
-  }, RESUME_LIMIT_MS);
+  await everybodyIsServed(clients, RESUME_LIMIT_MS);
 }
 
 /** Kills the backends in turn; each is back, and each client served, before the next. */
@@ -104,12 +95,12 @@ async function killInTurn(): Promise<Outage[]> {
       // The ping that is answered last may have gone out just before.
       const unnoticedMs = HEARTBEAT.intervalMs + HEARTBEAT.timeoutMs;
       outages.push({ from, to: from + unnoticedMs });
-      await everybodyIsServed();
+      await everybodyIsServed(clients, RESUME_LIMIT_MS);
       await victim.kill();
     } else {
       await victim.kill();
       outages.push({ from, to: performance.now() });
-      await everybodyIsServed();
+      await everybodyIsServed(clients, RESUME_LIMIT_MS);
     }
     await victim.restart();
   }
@@ -118,7 +109,7 @@ async function killInTurn(): Promise<Outage[]> {
 
 /** All clients stop, have the last echo, and leave. */
 async function leave(): Promise<void> {
-  await everybodyIsServed();
+  await everybodyIsServed(clients, RESUME_LIMIT_MS);
   clearInterval(sending);
   await eventually(() => {
     const waiting = clients.filter(({ highestEcho, sent }) => highestEcho < sent - 1);

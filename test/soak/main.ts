@@ -3,12 +3,10 @@
  * Prints a table and exits 1 when memory, descriptors or counters do not stay where they were.
  * Flags: --cycles N, --concurrency N.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { Processes } from "../bench/processes.ts";
+import { boundedRun } from "../bench/bounded-run.ts";
+import type { Processes } from "../bench/processes.ts";
 import { CYCLE_KINDS, runCycle } from "./cycles.ts";
 import { judge } from "./flatness.ts";
 import { GatewayProcess, type Sample } from "./gateway-process.ts";
@@ -122,25 +120,4 @@ function printSample(sample: Sample | undefined, cyclesPerSecond: number): void 
   console.log(cells.join(""));
 }
 
-const processes = new Processes();
-const folder = mkdtempSync(join(tmpdir(), "softclose-soak-"));
-process.on("exit", () => {
-  processes.killAll();
-  rmSync(folder, { recursive: true, force: true });
-});
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(signal, () => process.exit(1));
-}
-const limit = setTimeout(() => {
-  console.error(`stopped: the run took longer than ${RUN_LIMIT_MS / 60_000} minutes`);
-  process.exit(1);
-}, RUN_LIMIT_MS);
-
-try {
-  if (!(await soak(processes, folder))) process.exitCode = 1;
-} catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
-}
-clearTimeout(limit);
-await processes.endAll();
+await boundedRun("soak", RUN_LIMIT_MS, soak);

@@ -1,5 +1,7 @@
 /** A client that sends 0, 1, 2, … and keeps what comes back; cheap enough for hundreds at once. */
 import { connect, type Socket } from "node:net";
+import { expect } from "vitest";
+import { eventually } from "./eventually.ts";
 import { buildFrame, closePayload, splitFrames } from "./frames.ts";
 import { upgradeRequest } from "./raw-client.ts";
 
@@ -98,4 +100,16 @@ export class CountingClient {
       }
     }
   }
+}
+
+/** Waits until each client has had an echo of something that it has sent from now on. */
+export async function everybodyIsServed(
+  clients: readonly CountingClient[],
+  limitMs: number,
+): Promise<void> {
+  const next = new Map(clients.map((client) => [client, client.sent]));
+  await eventually(() => {
+    const waiting = clients.filter((client) => client.highestEcho < (next.get(client) ?? 0));
+    expect(waiting.slice(0, 5).map(({ path, endings }) => [path, endings])).toEqual([]);
+  }, limitMs);
 }
