@@ -30,7 +30,7 @@ const START_ATTEMPTS = 3;
 /** Debian keeps daemons outside a plain user's PATH. */
 const DAEMON_FOLDERS = ["/usr/sbin", "/usr/local/sbin"];
 
-const GATEWAY = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
+const GATEWAY = fileURLToPath(new URL("../../../dist/main.js", import.meta.url));
 
 export const ALWAYS_PRESENT: readonly Contender[] = [
   {

@@ -122,7 +122,7 @@ drain: { timeout: 1s }
 `,
   );
   const reporter = new URL("./report-loop-delay.js", here);
-  return await processes.forkServer("softclose", new URL("../../dist/main.js", here), port, {
+  return await processes.forkServer("softclose", new URL("../../../dist/main.js", here), port, {
     args: ["run", "-c", file],
     execArgv: [
       "--import",

@@ -16,7 +16,7 @@ export interface Sample {
   ends: Map<string, number>;
 }
 
-const GATEWAY = new URL("../../dist/main.js", import.meta.url);
+const GATEWAY = new URL("../../../dist/main.js", import.meta.url);
 const COLLECTOR = new URL("./collect-on-request.js", import.meta.url);
 
 /** A line of the exposition format: name, labels (may be empty), value. */
