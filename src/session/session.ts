@@ -143,7 +143,8 @@ export class Session implements FlowOwner, RetryHost, WheelEntry {
   legEnded(leg: Leg, detail: string): void {
     if (leg.side === "upstream" && this.#hold("lost")) return;
     const isEnd = leg.side === "client" ? this.phase === "live" : this.#state === "open";
-    if (isEnd) this.#ending.note = detail;
+    // Behind what keeps session retry from replacing it, if something does.
+    if (isEnd) this.#ending.note = noteOf(this.#ending.note, detail);
     if (leg.side === "upstream") this.#endIfTorn(detail);
     this.#dispatch({ type: "ended", side: leg.side });
   }
@@ -301,7 +302,7 @@ export class Session implements FlowOwner, RetryHost, WheelEntry {
   /** Nothing more comes from the upstream: a client with part of a message cannot go to the next one. */
   #endIfTorn(note = ""): void {
     if (!this.#isTorn) return;
-    this.#ending.note = note;
+    this.#ending.note = noteOf("mid-message", note);
     this.#context.observer.resumeEnded(this.route, "impossible");
     this.end("upstreamLost", { reason: "mid-message" });
   }
@@ -482,4 +483,9 @@ export class Session implements FlowOwner, RetryHost, WheelEntry {
 /** What speaks against a backend: a loss, or a Close that owns up to an error or a lost upstream of its own. */
 function isBackendsFault(loss: Loss): boolean {
   return loss === "lost" || loss === "unresponsive" || loss === 1011 || loss === 1014;
+}
+
+/** For the record: what was in the way, if something was, and how it showed. */
+function noteOf(obstacle: string, detail: string): string {
+  return [obstacle, detail].filter((part) => part !== "").join(": ");
 }
