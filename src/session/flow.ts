@@ -178,7 +178,7 @@ export class Flow implements LegOwner, RelayOwner {
     if (leg === this.client) {
       const now = this.#context.clock.now();
       this.link?.leg.resume();
-      this.link?.heartbeat.goOn(now);
+      this.link?.heartbeat.goOn(now, this.link.leg.lastReadAt);
       this.retry?.clientTakes(now);
       if (this.#unansweredPing !== null) this.pingReceived(this.#unansweredPing);
     }
@@ -283,7 +283,7 @@ export class Flow implements LegOwner, RelayOwner {
     if (this.#owner.phase === "closing" || this.#mayReadClient()) {
       this.client.resume();
       // The deadline stands still as long as the client is not read, or not reached.
-      if (!this.client.blocked) this.watch.clientHeartbeat.goOn(now);
+      if (!this.client.blocked) this.watch.clientHeartbeat.goOn(now, this.client.lastReadAt);
     } else {
       this.client.pause();
       this.watch.clientHeartbeat.standStill(now);

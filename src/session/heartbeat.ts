@@ -100,12 +100,16 @@ export class Heartbeat {
     this.#standingStillSince ??= now;
   }
 
-  /** The peer can be heard again; the deadline moves by the time that was lost. */
-  goOn(now: number): void {
+  /**
+   * The peer can be heard again; the deadline moves by the time that was lost. `lastReadAt`: what came
+   * before counts as life; a deadline that moves past it would forget it.
+   */
+  goOn(now: number, lastReadAt: number): void {
     const since = this.#standingStillSince;
     if (since === null) return;
     this.#standingStillSince = null;
-    if (this.#awaitedSince !== null)
-      this.#awaitedSince += now - Math.max(since, this.#awaitedSince);
+    if (this.#awaitedSince === null) return;
+    if (lastReadAt >= this.#awaitedSince) this.#awaitedSince = null;
+    else this.#awaitedSince += now - Math.max(since, this.#awaitedSince);
   }
 }

@@ -7,6 +7,8 @@ import type { Clock } from "./clock.ts";
 
 /** The precision of heartbeats and deadlines, and what an idle gateway wakes up for. */
 const TICK_MS = 50;
+/** From here on a turn is late: the process was busy, or had no CPU. */
+const LATE_TICKS = 3;
 /** 1024 ticks of 50 ms: 51 s. What is further away is looked at once a turn and put back. */
 const BUCKETS = 1024;
 
@@ -20,6 +22,8 @@ export class Wheel {
   readonly #buckets: Set<WheelEntry>[] = Array.from({ length: BUCKETS }, () => new Set());
   readonly #places = new Map<WheelEntry, Set<WheelEntry>>();
   #timer: NodeJS.Timeout | undefined;
+  /** A late turn that waits for what lies in the kernel to be read. */
+  #lateTurn: NodeJS.Immediate | undefined;
   /** Number of the tick that was handled last. */
   #tick = 0;
 
@@ -37,7 +41,7 @@ export class Wheel {
     if (at === Number.POSITIVE_INFINITY) return;
     if (this.#timer === undefined) {
       this.#tick = Math.floor(this.#clock.now() / TICK_MS);
-      this.#timer = setInterval(() => this.#turn(), TICK_MS);
+      this.#timer = setInterval(() => this.#turnOrRead(), TICK_MS);
     }
     const ticks = Math.ceil(at / TICK_MS) - this.#tick;
     const bucket = this.#bucket(this.#tick + Math.min(BUCKETS - 1, Math.max(1, ticks)));
@@ -53,9 +57,27 @@ export class Wheel {
   /** Stops the interval; entries are forgotten. */
   stop(): void {
     clearInterval(this.#timer);
+    clearImmediate(this.#lateTurn);
     this.#timer = undefined;
+    this.#lateTurn = undefined;
     for (const bucket of this.#buckets) bucket.clear();
     this.#places.clear();
+  }
+
+  /**
+   * Timers come before sockets in Node's event loop: after a stall, peers would be judged for a silence
+   * that was ours, with their answers unread. A late turn waits until the sockets have been read.
+   */
+  #turnOrRead(): void {
+    if (this.#lateTurn !== undefined) return;
+    if (Math.floor(this.#clock.now() / TICK_MS) - this.#tick < LATE_TICKS) {
+      this.#turn();
+      return;
+    }
+    this.#lateTurn = setImmediate(() => {
+      this.#lateTurn = undefined;
+      this.#turn();
+    });
   }
 
   #turn(): void {

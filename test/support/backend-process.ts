@@ -60,6 +60,11 @@ export class BackendProcess {
     this.#child.kill("SIGSTOP");
   }
 
+  /** Ends `freeze`. */
+  thaw(): void {
+    this.#child.kill("SIGCONT");
+  }
+
   async kill(): Promise<void> {
     const { exitCode, signalCode } = this.#child;
     if (exitCode !== null || signalCode !== null) return;

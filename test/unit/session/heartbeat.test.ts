@@ -69,10 +69,21 @@ describe("Heartbeat", () => {
     heartbeat.standStill(1_100);
     heartbeat.standStill(1_500);
     expect(heartbeat.verdict(1_900, 0)).toBe("nothing");
-    heartbeat.goOn(1_900);
-    heartbeat.goOn(2_500);
+    heartbeat.goOn(1_900, 0);
+    heartbeat.goOn(2_500, 0);
     expect(heartbeat.verdict(1_999, 0)).toBe("nothing");
     expect(heartbeat.verdict(2_100, 0)).toBe("unresponsive");
+  });
+
+  it("forgets no sign of life over many short stand-stills", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000);
+    // Heard for 100 ms of each 200 ms, and asked for a verdict just before the next byte is read.
+    for (let now = 1_100; now < 4_000; now += 200) {
+      heartbeat.standStill(now);
+      heartbeat.goOn(now + 100, now);
+      expect(heartbeat.verdict(now + 199, now)).not.toBe("unresponsive");
+    }
   });
 
   it("gives a ping that was sent while it stood still its whole time afterwards", () => {
@@ -80,7 +91,7 @@ describe("Heartbeat", () => {
     heartbeat.standStill(500);
     heartbeat.pinged(1_000);
     expect(heartbeat.nextAt).toBe(2_000);
-    heartbeat.goOn(1_600);
+    heartbeat.goOn(1_600, 0);
     expect(heartbeat.verdict(1_899, 0)).toBe("nothing");
     expect(heartbeat.verdict(1_900, 0)).toBe("unresponsive");
   });
