@@ -25,12 +25,16 @@ export class Scrape {
     return sum;
   }
 
-  /** Counters that have become smaller since `before`. */
+  /**
+   * Counters that have become smaller since `before`. Those of a backend begin anew when it has been out
+   * of the configuration for a while.
+   */
   shrunkSince(before: Scrape): string[] {
     const shrunk: string[] = [];
     for (const [name, series] of this.#series) {
       if (!name.startsWith("softclose_") || !name.endsWith("_total")) continue;
       for (const [labels, value] of series) {
+        if (labels.includes('backend="')) continue;
         const earlier = before.#series.get(name)?.get(labels) ?? 0;
         if (value < earlier) shrunk.push(`${name}{${labels}} fell from ${earlier} to ${value}`);
       }

@@ -15,6 +15,7 @@ const REQUEST_LIMIT_MS = 10_000;
 export type LoggedRecord = Pick<
   SessionRecord,
   | "session"
+  | "durationMs"
   | "route"
   | "clientIp"
   | "cause"

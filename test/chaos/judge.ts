@@ -103,7 +103,7 @@ class Explanation {
   }
 
   get drains(): boolean {
-    return this.facts.endedAt >= this.#case.drainsFrom;
+    return this.#endedAt >= this.#case.drainsFrom;
   }
 
   get closedByAdmin(): boolean {
@@ -115,15 +115,14 @@ class Explanation {
   }
 
   happened(...kinds: readonly Disruption[]): boolean {
-    const { startedAt, endedAt } = this.facts;
-    return this.#case.history.has(kinds, this.#backends, startedAt, endedAt);
+    return this.#case.history.has(kinds, this.#backends, this.facts.startedAt, this.#endedAt);
   }
 
-  /** Something was wrong with every backend that the session could have had. */
+  /** Something was wrong with every backend that the session could have had; others may be full. */
   get nobodyWasThere(): boolean {
-    const { startedAt, endedAt } = this.facts;
-    const disrupted = this.#case.history.disrupted(startedAt, endedAt);
-    return this.#backends.every((backend) => disrupted.has(backend));
+    const disrupted = this.#case.history.disrupted(this.facts.startedAt, this.#endedAt);
+    const isOut = (backend: number): boolean => disrupted.has(backend);
+    return this.route("capped") ? this.#backends.some(isOut) : this.#backends.every(isOut);
   }
 
   client(...parts: readonly Story["client"][]): boolean {
@@ -136,6 +135,12 @@ class Explanation {
 
   route(...names: readonly Story["route"][]): boolean {
     return names.includes(this.story.route);
+  }
+
+  /** A session may outlive its client, where that is not read at the moment. */
+  get #endedAt(): number {
+    const { startedAt, endedAt } = this.facts;
+    return Math.max(endedAt, startedAt + this.#record.durationMs);
   }
 
   get #backends(): number[] {

@@ -204,11 +204,7 @@ class Chaos {
   async #settle(before: Holdings): Promise<void> {
     const left = await this.#emptied();
     if (left !== "") this.#add("left over", left);
-    const after = await this.#steady.holdings();
-    for (const [name, count] of Object.entries(after.resources)) {
-      const had = before.resources[name] ?? 0;
-      if (count > had) this.#add("left over", `${count} of ${name}, there were ${had}`);
-    }
+    for (const detail of await this.#heldMoreThan(before)) this.#add("left over", detail);
     const scrape = new Scrape(await this.#steady.metrics());
     for (const detail of [...scrape.imbalance, ...scrape.disagreements(this.#steady.records)]) {
       this.#add("counters", detail);
@@ -219,6 +215,19 @@ class Chaos {
       for (const error of errors) this.#add("errors in the log", `${name}: ${error}`);
     }
     this.#judgeMemory();
+  }
+
+  /** Waits until nothing is held that was not held before; probes come and go. What is, then. */
+  async #heldMoreThan(before: Holdings): Promise<string[]> {
+    const deadline = performance.now() + SETTLE_LIMIT_MS;
+    for (;;) {
+      const { resources } = await this.#steady.holdings();
+      const more = Object.entries(resources)
+        .filter(([name, count]) => count > (before.resources[name] ?? 0))
+        .map(([name, count]) => `${count} of ${name}, there were ${before.resources[name] ?? 0}`);
+      if (more.length === 0 || performance.now() > deadline) return more;
+      await delay(50);
+    }
   }
 
   /** Waits until sessions, slots and queues are empty; what is left then. */
