@@ -66,9 +66,12 @@ describe.skipIf(lacks(CHROMIUM))("a browser's compressed messages", () => {
   });
 
   afterEach(async () => {
-    await page.close();
-    await gateway?.stopClean();
-    await Promise.all(backends.splice(0).map((backend) => backend.kill()));
+    try {
+      await page.close();
+      await gateway?.stopClean();
+    } finally {
+      await Promise.all(backends.splice(0).map((backend) => backend.kill()));
+    }
   });
 
   it("are echoed byte for byte, with context takeover both ways", async () => {

@@ -100,8 +100,11 @@ export class TestBrowser {
   }
 
   async stop(): Promise<void> {
-    await this.#context.close();
-    removeProfile(this.#profile);
+    try {
+      await this.#context.close();
+    } finally {
+      removeProfile(this.#profile);
+    }
   }
 }
 
