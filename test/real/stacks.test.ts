@@ -242,7 +242,9 @@ describePairs(PAIRS, (pair) => {
   });
 
   it("deliver what the client has said right before its Close", async () => {
-    await meet();
+    // The echo is still on its way when the client closes. If it is compressed, undici tells its user 1006
+    // where TCP ends before it has inflated everything: without a gateway, too.
+    await meet({ deflate: false });
     client.tell({ do: "send", ...noise(16) });
     client.tell({ do: "close", code: 4000, reason: REASON });
     expect(await server.next("message")).toEqual(arrivalOf(noise(16)));
