@@ -10,8 +10,6 @@ export interface StackFacts extends StackProgram {
   readonly roles: readonly ("client" | "server")[];
   /** Which way it speaks permessage-deflate. */
   readonly deflate: "none" | "inflates" | "both";
-  /** Whether it offers permessage-deflate although its user does not want it. */
-  readonly offersAlways?: true;
   /** Whether it makes fragments (when told so, or by itself), sends pings, and sends an empty Close. */
   readonly can: {
     readonly fragment: boolean;
@@ -27,8 +25,8 @@ export interface StackFacts extends StackProgram {
 const EVERYTHING = { fragment: true, ping: true, closeEmpty: true };
 const UNNAMED = { code: 1005, reason: "" };
 
-/** An extra flag where this version of Node needs one to have a WebSocket. */
-const OWN_WEBSOCKET = "--experimental-websocket";
+/** What this version of Node needs to have a WebSocket of its own, if anything. */
+const OWN_WEBSOCKET_FLAGS = "WebSocket" in globalThis ? [] : ["--experimental-websocket"];
 
 const ALL: readonly StackFacts[] = [
   {
@@ -47,23 +45,22 @@ const ALL: readonly StackFacts[] = [
     needs: [],
     roles: ["client"],
     deflate: "inflates",
-    offersAlways: true,
     can: { fragment: false, ping: true, closeEmpty: true },
     emptyClose: UNNAMED,
     misreads: {},
   },
   {
     name: "Node's own WebSocket",
-    ...node(OWN_WEBSOCKET, "undici.mjs", "own"),
+    ...node(...OWN_WEBSOCKET_FLAGS, "undici.mjs", "own"),
     needs: [
       {
         name: "Node's own WebSocket",
-        found: () => process.allowedNodeEnvironmentFlags.has(OWN_WEBSOCKET),
+        found: () =>
+          OWN_WEBSOCKET_FLAGS.every((flag) => process.allowedNodeEnvironmentFlags.has(flag)),
       },
     ],
     roles: ["client"],
     deflate: "inflates",
-    offersAlways: true,
     can: { fragment: false, ping: false, closeEmpty: true },
     emptyClose: UNNAMED,
     misreads: {},

@@ -29,12 +29,12 @@ afterAll(() => places.stop());
 
 async function prepare(more = ""): Promise<void> {
   upstream = await RawUpstream.start((peer) => peer.answersClose().accept());
-  meeting = await Meeting.prepare(client, [upstream.port], more);
+  meeting = await Meeting.before(client, upstream.port, more);
 }
 
 async function open(more = ""): Promise<UpstreamPeer> {
   await prepare(more);
-  meeting.open();
+  meeting.dial();
   await client.next("open");
   return await upstream.peer();
 }
@@ -112,7 +112,7 @@ describe.each(CLIENTS.map((facts) => [facts.name, facts] as const))("%s", (_name
       ["that has offered subprotocols", OFFERED],
     ])("is turned away with 1013, as one %s", async (_title, subprotocols) => {
       const occupant = await occupied("limits: { maxConnections: 1 }");
-      meeting.open(subprotocols);
+      meeting.dial({ subprotocols });
       expect(await client.next("open")).toEqual({ subprotocol: subprotocols[0] ?? null });
       const ended = await ending();
       const reason = ended.sent[0]?.reason ?? "";
@@ -125,7 +125,7 @@ describe.each(CLIENTS.map((facts) => [facts.name, facts] as const))("%s", (_name
       const occupant = await occupied(
         "limits: { maxConnections: 1 }\nclose: { legacyCodes: true }",
       );
-      meeting.open();
+      meeting.dial();
       await client.next("open");
       const ended = await ending();
       const reason = ended.sent[0]?.reason ?? "";

@@ -63,7 +63,8 @@ function describePairs(pairs: readonly Pair[], tests: (pair: Pair) => void): voi
 }
 
 async function meet(setting: Setting = {}): Promise<void> {
-  meeting = await Meeting.start(client, [server], setting);
+  meeting = await Meeting.among(client, [server], setting);
+  await meeting.open(setting);
 }
 
 const deflating = ({ client: one, server: other }: Pair): boolean =>
@@ -290,7 +291,9 @@ describePairs(PAIRS, (pair) => {
 
   it("stay together, with session retry, when the server is killed and there is another", async () => {
     const spare = await places.take("spare", pair.server);
-    meeting = await Meeting.start(client, [server, spare], { more: RETRY, subprotocols: OFFERED });
+    const setting: Setting = { more: RETRY, subprotocols: OFFERED };
+    meeting = await Meeting.among(client, [server, spare], setting);
+    await meeting.open(setting);
     const [first, second] = meeting.server === server ? [server, spare] : [spare, server];
     const { fromServer } = meeting.clientLeg;
     const answer = fromServer.header("sec-websocket-extensions") ?? "";

@@ -3,7 +3,6 @@
  * server; and the stacks themselves, which are kept from test to test.
  */
 import { expect } from "vitest";
-import { eventually } from "./eventually.ts";
 import { onePool, startGateway, type TestGateway } from "./gateway.ts";
 import { arrivalOf, type Sendable, Stack, type StackProgram } from "./stack.ts";
 import { type TappedConnection, WireTap } from "./wire-tap.ts";
@@ -42,33 +41,29 @@ export class Meeting {
     this.#serverTaps = serverTaps;
   }
 
-  /** Starts everything; client and server have nothing to do with each other yet. Remember `stop`. */
-  static async prepare(
+  /** Of a client with stacks. Nothing is open yet. Remember `stop`. */
+  static async among(client: Stack, servers: readonly Stack[], setting: Setting): Promise<Meeting> {
+    const deflate = setting.deflate ?? true;
+    const ports = await Promise.all(servers.map((server) => server.listen(SUPPORTED, deflate)));
+    return await Meeting.#prepare(client, servers, ports, setting.more);
+  }
+
+  /** The same with a server that is no stack. */
+  static async before(client: Stack, port: number, more = ""): Promise<Meeting> {
+    return await Meeting.#prepare(client, [], [port], more);
+  }
+
+  static async #prepare(
     client: Stack,
+    servers: readonly Stack[],
     ports: readonly number[],
     more = "",
-    servers: readonly Stack[] = [],
   ): Promise<Meeting> {
     const serverTaps = await Promise.all(ports.map((port) => WireTap.start(port)));
     const urls = serverTaps.map(({ url }) => url);
     const gateway = await startGateway(onePool(urls, more));
-    return new Meeting(gateway, client, servers, await WireTap.start(gateway.port), serverTaps);
-  }
-
-  /** The same, and the session is open on both sides. */
-  static async start(
-    client: Stack,
-    servers: readonly Stack[],
-    { deflate = true, subprotocols = [], more = "" }: Setting = {},
-  ): Promise<Meeting> {
-    const ports = await Promise.all(servers.map((server) => server.listen(SUPPORTED, deflate)));
-    const meeting = await Meeting.prepare(client, ports, more, servers);
-    meeting.open(subprotocols, deflate);
-    const subprotocol = subprotocols.length > 0 ? "second" : null;
-    expect(await client.next("open")).toEqual({ subprotocol });
-    await eventually(() => expect(meeting.upstreamLegs).toHaveLength(1));
-    expect(await meeting.server.next("open")).toEqual({ subprotocol });
-    return meeting;
+    const clientTap = await WireTap.start(gateway.port);
+    return new Meeting(gateway, client, servers, clientTap, serverTaps);
   }
 
   /** The first server that was dialled. */
@@ -99,8 +94,17 @@ export class Meeting {
     return [this.clientLeg, ...this.upstreamLegs];
   }
 
-  open(subprotocols: readonly string[] = [], deflate = true): void {
+  /** The client begins. */
+  dial({ subprotocols = [], deflate = true }: Setting = {}): void {
     this.client.tell({ do: "open", url: this.#clientTap.url, subprotocols, deflate });
+  }
+
+  /** The same, and both sides say that the session is open. */
+  async open(setting: Setting = {}): Promise<void> {
+    this.dial(setting);
+    const subprotocol = setting.subprotocols === undefined ? null : SUPPORTED[0];
+    expect(await this.client.next("open")).toEqual({ subprotocol });
+    expect(await this.server.next("open")).toEqual({ subprotocol });
   }
 
   /** A message to the server, which echoes it. */
@@ -124,8 +128,11 @@ export class Meeting {
   }
 
   async stop(): Promise<void> {
-    await this.gateway.stopClean();
-    await Promise.all([this.#clientTap, ...this.#serverTaps].map((tap) => tap.stop()));
+    try {
+      await this.gateway.stopClean();
+    } finally {
+      await Promise.all([this.#clientTap, ...this.#serverTaps].map((tap) => tap.stop()));
+    }
   }
 }
 
