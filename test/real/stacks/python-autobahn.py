@@ -18,8 +18,10 @@ from autobahn.websocket.compress import (
 from peer import bytes_of, commands, tell, tell_close, tell_listening, tell_message
 
 
-# Its default of 1 s is rounded down to a whole second of the clock, and so may be none at all.
+# Its default of 1 s for a Close is rounded down to a whole second of the clock, and so may be none at all.
 TIMEOUTS = {"openHandshakeTimeout": 20, "closeHandshakeTimeout": 20}
+# How long it waits for the end of TCP before it calls the end unclean.
+CLIENT_TIMEOUTS = {**TIMEOUTS, "serverConnectionDropTimeout": 20}
 
 
 class Peer:
@@ -59,7 +61,7 @@ class Server(Peer, WebSocketServerProtocol):
 async def open_client(loop, command):
     factory = WebSocketClientFactory(command["url"], protocols=command["subprotocols"], loop=loop)
     factory.protocol = Client
-    factory.setProtocolOptions(**TIMEOUTS)
+    factory.setProtocolOptions(**CLIENT_TIMEOUTS)
     if command["deflate"]:
         factory.setProtocolOptions(
             perMessageCompressionOffers=[PerMessageDeflateOffer()],
