@@ -249,6 +249,7 @@ export class Gateway implements GatewayView {
       startedAt: new Date(this.#startedAt).toISOString(),
       uptimeMs: Date.now() - this.#startedAt,
       sessions: this.#sessions.size,
+      absorbedDrops: { ...this.#metrics.absorbedDrops },
       listeners: this.#listeners.bound,
       lastReload: this.#lastReload,
       routes: Array.from(this.#sessionsByRoute(), ([name, sessions]) => ({ name, sessions })),

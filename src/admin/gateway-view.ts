@@ -33,6 +33,8 @@ export interface GatewayStatus {
   readonly startedAt: string;
   readonly uptimeMs: number;
   readonly sessions: number;
+  /** Lost upstreams that no client saw as 1006, since the start: told by a Close, or replaced. */
+  readonly absorbedDrops: { readonly closed: number; readonly resumed: number };
   readonly listeners: readonly { readonly name: string; readonly address: string }[];
   /** null: none since the start. */
   readonly lastReload:

@@ -113,6 +113,8 @@ export class Metrics implements SessionObserver {
     "Close frames by side and direction. 1005 is a Close without a code.",
     ["side", "direction", "code"],
   );
+  /** Over all routes that there ever were, since the start. */
+  readonly absorbedDrops = { closed: 0, resumed: 0 };
   readonly #absorbedDrops = this.#counter(
     "softclose_absorbed_drops_total",
     "Connections lost by the upstream that no client saw as 1006.",
@@ -223,8 +225,13 @@ export class Metrics implements SessionObserver {
 
   resumed(route: string, gapSeconds: number): void {
     this.#resumes.inc({ route, outcome: "resumed" });
-    this.#absorbedDrops.inc({ route, outcome: "resumed" });
+    this.#absorbed(route, "resumed");
     this.#resumeGap.observe({ route }, gapSeconds);
+  }
+
+  #absorbed(route: string, outcome: "closed" | "resumed"): void {
+    this.#absorbedDrops.inc({ route, outcome });
+    this.absorbedDrops[outcome] += 1;
   }
 
   moved(route: string): void {
@@ -244,9 +251,7 @@ export class Metrics implements SessionObserver {
     const { route, cause, dropped } = record;
     this.#ends.inc({ route, cause });
     this.#duration.observe({ route }, record.durationMs / 1000);
-    if (DROPS.has(cause) && record.client.sent !== null) {
-      this.#absorbedDrops.inc({ route, outcome: "closed" });
-    }
+    if (DROPS.has(cause) && record.client.sent !== null) this.#absorbed(route, "closed");
     this.#dropped.inc({ route, direction: "clientToUpstream" }, dropped.clientToUpstream);
     this.#dropped.inc({ route, direction: "upstreamToClient" }, dropped.upstreamToClient);
   }

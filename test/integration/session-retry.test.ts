@@ -58,6 +58,7 @@ it("keeps the client over a reset of its upstream and relays on", async () => {
   client.sendClose(1000);
   const [record] = await gateway.recorded();
   expect(record).toMatchObject({ cause: "clientClosed", resumes: 1, dials: 2 });
+  expect(gateway.gateway.status().absorbedDrops).toEqual({ closed: 0, resumed: 1 });
   expect(client.log.closes).toEqual([{ code: 1000, reason: "" }]);
 });
 

@@ -49,6 +49,7 @@ describe.each(CLIENT_KINDS)("with %s", (_name, open) => {
     row.does(peer);
     expect(await client.ended()).toEqual(LOST);
     await expectOutcome(gateway, { ...LOST_OUTCOME, detail: row.detail });
+    expect(gateway.gateway.status().absorbedDrops).toEqual({ closed: 1, resumed: 0 });
     expect(peer.log.closes).toEqual([]);
   });
 

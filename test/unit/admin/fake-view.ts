@@ -52,6 +52,7 @@ export class FakeView implements GatewayView {
           ],
         },
       ],
+      absorbedDrops: { closed: 3, resumed: 4 },
       leaving: [],
     };
   }
