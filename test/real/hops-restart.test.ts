@@ -28,6 +28,7 @@ const rows: readonly Row[] = ALL_HOPS.flatMap((kind) => [
     act: (hop) => Promise.resolve(hop.reload()),
   },
   { title: `${kind.title} that is restarted`, kind, act: (hop) => hop.restart() },
+  { title: `${kind.title} that is killed`, kind, act: (hop) => hop.crash() },
 ]);
 
 function openAll(setting: HopSetting, port: number): Promise<LibraryClient[]> {
@@ -73,6 +74,47 @@ describe.skipIf(lacks(...HOP_PROGRAMS)).concurrent.each(titled(rows))(
       expect(records.map(({ cause, resumes }) => [cause, resumes])).toEqual(
         records.map(() => ["clientClosed", 1]),
       );
+    });
+  },
+);
+
+describe.skipIf(lacks(...HOP_PROGRAMS)).concurrent.each(titled(ALL_HOPS))(
+  "%s behind the gateway that is killed again and again with messages in it",
+  (_title, kind) => {
+    it("loses none of its messages, with resend: unconfirmed", async (context) => {
+      const setting = new HopSetting(context);
+      const backend = await setting.echo();
+      const hop = await setting.hop(kind, { to: backend.port });
+      const gateway = await setting.startGateway(
+        [hop.url],
+        `${NO_HEARTBEAT}retry: { session: { enabled: true, resend: unconfirmed }, backoff: { initial: 200ms, max: 500ms } }\n`,
+      );
+      const client = await setting.open(gateway.port);
+      let sent = 0;
+      const say = (): void => {
+        for (let i = 0; i < 50; i += 1) client.sendText(String(sent++));
+      };
+      for (const resumes of [1, 2, 3]) {
+        say();
+        await eventually(() => expect(backend.texts.at(-1)).toBe(String(sent - 1)));
+        hop.freeze();
+        say();
+        await eventually(() => {
+          const [session] = gateway.gateway.sessions(1);
+          expect(session?.messages.clientToUpstream).toBe(1 + sent);
+        });
+        // What it has taken and not passed on is lost with it.
+        const restarted = hop.crash();
+        say();
+        await restarted;
+        await eventually(async () => expect(await gateway.metric(RESUMED)).toBe(resumes), LIMIT_MS);
+      }
+      await echoed(client, "that is all");
+      const numbers = Array.from({ length: sent }, (_, number) => String(number));
+      // At least once, and by their first arrival in order.
+      expect([...new Set(backend.texts)]).toEqual(["hello", ...numbers, "that is all"]);
+      client.sendClose(1000);
+      expect(await client.ended()).toEqual(oneClose(1000));
     });
   },
 );

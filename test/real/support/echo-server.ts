@@ -9,6 +9,8 @@ const COMPRESS_EVERYTHING: DeflateOptions = { threshold: 0, isServer: true, maxP
 export class EchoServer {
   readonly port: number;
   connections = 0;
+  /** Text messages in the order in which they came, from all connections. */
+  readonly texts: string[] = [];
   pings = 0;
   /** What it was told of the ends of its connections; 1006 where no Close came. */
   readonly endings: number[] = [];
@@ -20,7 +22,10 @@ export class EchoServer {
     server.on("connection", (socket) => {
       this.connections += 1;
       socket.on("error", () => undefined);
-      socket.on("message", (data, binary) => socket.send(data, { binary }));
+      socket.on("message", (data, binary) => {
+        if (!binary && Buffer.isBuffer(data)) this.texts.push(data.toString());
+        socket.send(data, { binary });
+      });
       socket.on("ping", () => {
         this.pings += 1;
       });

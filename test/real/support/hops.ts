@@ -5,6 +5,7 @@
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { processTree } from "../../bench/process-stats.ts";
 import { freePort, Processes, type RunningProcess } from "../../bench/processes.ts";
 import { pathOf, program } from "../../support/programs.ts";
 
@@ -110,9 +111,24 @@ export class Hop {
     this.#running = await spawnHop(this.#kind, this.#folder, this.port);
   }
 
+  /** Until it is killed, it takes bytes as far as the kernel does so for it, and passes nothing on. */
+  freeze(): void {
+    this.#signalAll("SIGSTOP");
+  }
+
+  /** Like a restart, but killed: nobody in it ends anything in order. */
+  async crash(): Promise<void> {
+    this.#signalAll("SIGKILL");
+    await this.restart();
+  }
+
   async stop(): Promise<void> {
     await processes.end(this.#running);
     rmSync(this.#folder, { recursive: true });
+  }
+
+  #signalAll(signal: NodeJS.Signals): void {
+    for (const pid of processTree(this.#running.pid)) process.kill(pid, signal);
   }
 }
 
