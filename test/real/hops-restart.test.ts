@@ -7,7 +7,7 @@ import { type LibraryClient, oneClose } from "../support/clients.ts";
 import { eventually } from "../support/eventually.ts";
 import { titled } from "../support/outcome.ts";
 import { lacks } from "../support/programs.ts";
-import { echoed, HopSetting, NO_HEARTBEAT, RESUMED } from "./support/hop-setting.ts";
+import { echoed, HopSetting, NO_HEARTBEAT, patientRetry, RESUMED } from "./support/hop-setting.ts";
 import { ALL_HOPS, HOP_PROGRAMS, type Hop } from "./support/hops.ts";
 
 const SESSIONS = 8;
@@ -57,10 +57,7 @@ describe.skipIf(lacks(...HOP_PROGRAMS)).concurrent.each(titled(rows))(
       const setting = new HopSetting(context);
       const backend = await setting.echo();
       const hop = await setting.hop(kind, { to: backend.port, main: kind.lingersBriefly });
-      const gateway = await setting.startGateway(
-        [hop.url],
-        `${NO_HEARTBEAT}retry: { session: { enabled: true }, backoff: { initial: 200ms, max: 500ms } }\n`,
-      );
+      const gateway = await setting.startGateway([hop.url], `${NO_HEARTBEAT}${patientRetry()}`);
       const clients = await openAll(setting, gateway.port);
       await act(hop);
       await eventually(async () => {
@@ -87,7 +84,7 @@ describe.skipIf(lacks(...HOP_PROGRAMS)).concurrent.each(titled(ALL_HOPS))(
       const hop = await setting.hop(kind, { to: backend.port });
       const gateway = await setting.startGateway(
         [hop.url],
-        `${NO_HEARTBEAT}retry: { session: { enabled: true, resend: unconfirmed }, backoff: { initial: 200ms, max: 500ms } }\n`,
+        `${NO_HEARTBEAT}${patientRetry("resend: unconfirmed")}`,
       );
       const client = await setting.open(gateway.port);
       let sent = 0;
@@ -107,7 +104,10 @@ describe.skipIf(lacks(...HOP_PROGRAMS)).concurrent.each(titled(ALL_HOPS))(
         const restarted = hop.crash();
         say();
         await restarted;
-        await eventually(async () => expect(await gateway.metric(RESUMED)).toBe(resumes), LIMIT_MS);
+        await eventually(async () => {
+          expect(client.log.closes).toEqual([]);
+          expect(await gateway.metric(RESUMED)).toBe(resumes);
+        }, LIMIT_MS);
       }
       await echoed(client, "that is all");
       const numbers = Array.from({ length: sent }, (_, number) => String(number));

@@ -19,6 +19,11 @@ const PING = 0x9;
 /** Nobody but the hops themselves has an eye on silence. */
 export const NO_HEARTBEAT = "heartbeat: { client: { interval: 0s }, upstream: { interval: 0s } }\n";
 
+/** Session retry that outlasts the restart of a hop on a busy machine. */
+export function patientRetry(session = ""): string {
+  return `retry: { session: { enabled: true, attempts: 100, timeout: 60s, ${session} }, backoff: { initial: 200ms, max: 500ms } }\n`;
+}
+
 /** A series of the metrics. */
 export const RESUMED = 'softclose_resumes_total{route="all",outcome="resumed"}';
 

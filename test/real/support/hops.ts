@@ -1,19 +1,25 @@
 /**
  * nginx and HAProxy as hops on the way: their configurations, and each as a foreground process in a
- * temporary folder of its own, on a free port of 127.0.0.1.
+ * temporary folder of its own, on a port of 127.0.0.1.
  */
+import { randomInt } from "node:crypto";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { processTree } from "../../bench/process-stats.ts";
-import { freePort, Processes, type RunningProcess } from "../../bench/processes.ts";
+import { Processes, type RunningProcess } from "../../bench/processes.ts";
 import { pathOf, program } from "../../support/programs.ts";
 
-/** Between `freePort` and the bind another process may take the port; a second time is no bad luck. */
-const START_ATTEMPTS = 3;
+/**
+ * Below the range that Linux chooses from by itself (ip_local_port_range): nobody else on a busy machine is
+ * given a hop's port before the hop binds it, or while it is down.
+ */
+const [FIRST_PORT, LAST_PORT] = [20_000, 29_999];
+const PORT_ATTEMPTS = 100;
 
 /** What the suites need: for `describe.skipIf(lacks(...HOP_PROGRAMS))`. */
-export const HOP_PROGRAMS = [program("nginx"), program("haproxy")];
+export const HOP_PROGRAMS = [program("nginx"), program("haproxy"), program("setpriv")];
 
 export interface HopOptions {
   /** The port of 127.0.0.1 that it goes to. */
@@ -83,16 +89,13 @@ export class Hop {
     const folder = mkdtempSync(join(tmpdir(), "softclose-hop-"));
     // Where root runs the tests, nginx's workers are somebody else, who keeps large bodies here.
     chmodSync(folder, 0o755);
-    for (let attempt = 1; ; attempt += 1) {
-      const port = await freePort();
-      writeFileSync(join(folder, "hop.conf"), kind.config(port, folder, options));
-      try {
-        return new Hop(kind, port, folder, await spawnHop(kind, folder, port));
-      } catch (error) {
-        if (attempt < START_ATTEMPTS) continue;
-        rmSync(folder, { recursive: true });
-        throw error;
-      }
+    const port = await quietPort();
+    writeFileSync(join(folder, "hop.conf"), kind.config(port, folder, options));
+    try {
+      return new Hop(kind, port, folder, await spawnHop(kind, folder, port));
+    } catch (error) {
+      rmSync(folder, { recursive: true });
+      throw error;
     }
   }
 
@@ -133,7 +136,22 @@ export class Hop {
 }
 
 const processes = new Processes();
-process.once("exit", () => processes.killAll());
+
+async function quietPort(): Promise<number> {
+  for (let attempt = 1; ; attempt += 1) {
+    const port = randomInt(FIRST_PORT, LAST_PORT + 1);
+    if (await isFree(port)) return port;
+    if (attempt === PORT_ATTEMPTS) throw new Error(`no free port of ${PORT_ATTEMPTS}`);
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+  });
+}
 
 function spawnHop(kind: HopKind, folder: string, port: number): Promise<RunningProcess> {
   const file = join(folder, "hop.conf");
@@ -142,7 +160,9 @@ function spawnHop(kind: HopKind, folder: string, port: number): Promise<RunningP
     kind.program === "nginx"
       ? ["-p", folder, "-e", "stderr", "-c", file]
       : ["-W", "-db", "-f", file];
-  return processes.spawn(kind.title, pathOf(kind.program), args, port);
+  // However the tests end, killed ones included, no hop outlives them.
+  const mortal = ["--pdeathsig", "TERM", pathOf(kind.program), ...args];
+  return processes.spawn(kind.title, pathOf("setpriv"), mortal, port);
 }
 
 /** As nginx's documentation has it for WebSockets, plain requests with keep-alive, and what others need. */
