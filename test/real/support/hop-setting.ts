@@ -9,7 +9,7 @@ import { DeflateClient } from "../../support/deflate-client.ts";
 import { eventually } from "../../support/eventually.ts";
 import { startGateway, type TestGateway } from "../../support/gateway.ts";
 import { HttpBackend, type HttpHandler } from "../../support/http-backend.ts";
-import { poolYaml } from "../../support/pool-setting.ts";
+import { type PoolYaml, poolYaml } from "../../support/pool-setting.ts";
 import { RawUpstream } from "../../support/raw-upstream.ts";
 import { EchoServer } from "./echo-server.ts";
 import { Hop, type HopKind, type HopOptions } from "./hops.ts";
@@ -56,9 +56,14 @@ export class HopSetting {
     return backend;
   }
 
-  /** One, which dials `urls` in their order; `more`: top-level keys. */
-  async startGateway(urls: readonly string[], more = ""): Promise<TestGateway> {
-    this.#gateway = await startGateway(poolYaml({ urls, pool: "balance: roundRobin", more }));
+  /** One, which dials `urls` in their order; `more`: top-level keys; `pool`: more keys of the pool. */
+  async startGateway(
+    urls: readonly string[],
+    more = "",
+    { pool = "" }: Pick<PoolYaml, "pool"> = {},
+  ): Promise<TestGateway> {
+    const yaml = poolYaml({ urls, pool: `balance: roundRobin, ${pool}`, more });
+    this.#gateway = await startGateway(yaml);
     return this.#gateway;
   }
 

@@ -76,6 +76,7 @@ export class Hop {
   readonly #kind: HopKind;
   readonly #folder: string;
   #running: RunningProcess;
+  #frozen = false;
 
   private constructor(kind: HopKind, port: number, folder: string, running: RunningProcess) {
     this.#kind = kind;
@@ -114,18 +115,22 @@ export class Hop {
     this.#running = await spawnHop(this.#kind, this.#folder, this.port);
   }
 
-  /** Until it is killed, it takes bytes as far as the kernel does so for it, and passes nothing on. */
+  /** From now on it takes connections and bytes as far as the kernel does so for it, and passes nothing on. */
   freeze(): void {
+    this.#frozen = true;
     this.#signalAll("SIGSTOP");
   }
 
   /** Like a restart, but killed: nobody in it ends anything in order. */
   async crash(): Promise<void> {
     this.#signalAll("SIGKILL");
+    this.#frozen = false;
     await this.restart();
   }
 
   async stop(): Promise<void> {
+    // It could not hear that it is to end.
+    if (this.#frozen) this.#signalAll("SIGCONT");
     await processes.end(this.#running);
     rmSync(this.#folder, { recursive: true });
   }
