@@ -5,7 +5,7 @@ import { expectOutcome, titled } from "../support/outcome.ts";
 import { lacks } from "../support/programs.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { HopSetting } from "./support/hop-setting.ts";
-import { HAPROXY, HOP_PROGRAMS, type Hop, type HopKind, NGINX } from "./support/hops.ts";
+import { HAPROXY, HOP_PROGRAMS, type Hop, type HopKind, NGINX, quietPort } from "./support/hops.ts";
 
 const ONE_ROUND = "retry: { connect: { attempts: 1 } }\n";
 
@@ -63,10 +63,8 @@ const failing: readonly Failing[] = [
 ];
 
 async function startFailing(setting: HopSetting, { kind, backend }: Failing): Promise<Hop> {
-  const silent = await setting.silent();
-  if (backend === "dead") await silent.stop();
   return await setting.hop(kind, {
-    to: silent.port,
+    to: backend === "dead" ? await quietPort() : (await setting.silent()).port,
     idleTimeout: "1s",
     server: backend === "out of service" ? "disabled" : "",
   });

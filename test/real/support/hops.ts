@@ -13,7 +13,7 @@ import { pathOf, program } from "../../support/programs.ts";
 
 /**
  * Below the range that Linux chooses from by itself (ip_local_port_range): nobody else on a busy machine is
- * given a hop's port before the hop binds it, or while it is down.
+ * given such a port before a hop binds it, or while the hop is down.
  */
 const [FIRST_PORT, LAST_PORT] = [20_000, 29_999];
 const PORT_ATTEMPTS = 100;
@@ -142,7 +142,8 @@ export class Hop {
 
 const processes = new Processes();
 
-async function quietPort(): Promise<number> {
+/** A port on which nobody listens. */
+export async function quietPort(): Promise<number> {
   for (let attempt = 1; ; attempt += 1) {
     const port = randomInt(FIRST_PORT, LAST_PORT + 1);
     if (await isFree(port)) return port;
