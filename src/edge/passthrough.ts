@@ -26,6 +26,8 @@ export interface PassthroughServices {
 
 /** Idle connections to backends that are kept for the next request. */
 const MAX_IDLE_SOCKETS = 64;
+/** Safe methods: those that ask for nothing but an answer. */
+const REPEATABLE: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
 /** As nginx's proxy_read_timeout. */
 const SILENCE_TIMEOUT_MS = 60_000;
 
@@ -33,6 +35,14 @@ const SILENCE_TIMEOUT_MS = 60_000;
 interface Exchange {
   readonly headers: IncomingHttpHeaders;
   outcome: "waiting" | "silent";
+  /** `used`: it has served another request before, and the backend may have ended it since. */
+  connection: "none" | "fresh" | "used";
+}
+
+interface Destination {
+  readonly target: string;
+  readonly exchange: Exchange;
+  readonly agent?: false;
 }
 
 export class Passthrough {
@@ -90,24 +100,34 @@ export class Passthrough {
       return;
     }
     request.url = target;
-    const exchange: Exchange = { headers: backendHeaders(request, reader), outcome: "waiting" };
+    const headers = backendHeaders(request, reader);
+    const exchange: Exchange = { headers, outcome: "waiting", connection: "none" };
     this.#exchanges.set(request, exchange);
     const host = backend.host.includes(":") ? `[${backend.host}]` : backend.host;
-    this.#proxy.web(request, response, { target: `http://${host}:${backend.port}` }, () => {
-      if (response.headersSent) destroy(response);
-      else if (exchange.outcome === "silent") {
-        answer(request, response, 504, "the backend did not answer in time");
-      } else answer(request, response, 502, "the backend failed");
-    });
+    this.#send(request, response, { target: `http://${host}:${backend.port}`, exchange });
   }
 
   close(): void {
     this.#agent.destroy();
   }
 
+  /** `agent`: false for a connection of its own. */
+  #send(request: IncomingMessage, response: ServerResponse, to: Destination): void {
+    const { target, exchange, agent = this.#agent } = to;
+    this.#proxy.web(request, response, { target, agent }, (error: NodeJS.ErrnoException) => {
+      if (response.headersSent) destroy(response);
+      else if (exchange.outcome === "silent") {
+        answer(request, response, 504, "the backend did not answer in time");
+      } else if (exchange.connection === "used" && endedIdle(error) && isRepeatable(request)) {
+        this.#send(request, response, { target, exchange, agent: false });
+      } else answer(request, response, 502, "the backend failed");
+    });
+  }
+
   #watch(outgoing: ClientRequest, request: IncomingMessage, response: ServerResponse): void {
+    const exchange = this.#exchanges.get(request);
+    if (exchange !== undefined) exchange.connection = outgoing.reusedSocket ? "used" : "fresh";
     outgoing.once("timeout", () => {
-      const exchange = this.#exchanges.get(request);
       if (exchange !== undefined) exchange.outcome = "silent";
     });
     // Nothing was asked to be upgraded. Without a listener Node drops the answer without a word.
@@ -116,6 +136,21 @@ export class Passthrough {
       answer(request, response, 502, "the backend failed");
     });
   }
+}
+
+/** What Node says of a connection that was ended, by a FIN or a reset, before anything came back. */
+function endedIdle({ code }: NodeJS.ErrnoException): boolean {
+  return code === "ECONNRESET" || code === "EPIPE";
+}
+
+/**
+ * RFC 9110 §9.2.2: nobody may repeat what might do something twice. A body that the first connection has
+ * taken cannot be had again.
+ */
+function isRepeatable({ method = "", headers }: IncomingMessage): boolean {
+  const hasBody =
+    headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
+  return REPEATABLE.has(method) && !hasBody;
 }
 
 /** The request's headers for the backend: one hop ends here, and another one begins. */

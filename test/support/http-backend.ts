@@ -66,11 +66,13 @@ export interface HttpAsk {
   readonly headers?: Record<string, string>;
   readonly body?: string | Buffer;
   readonly agent?: Agent;
+  /** Where it comes from; default: 127.0.0.1. */
+  readonly localAddress?: string;
 }
 
 /** One request; resolves also when the answer breaks off in its body. */
 export function ask(port: number, options: HttpAsk = {}): Promise<HttpAnswer> {
-  const { method = "GET", path = "/", headers = {}, body, agent } = options;
+  const { method = "GET", path = "/", headers = {}, body, agent, localAddress } = options;
   return new Promise((resolve, reject) => {
     const request = httpRequest({
       host: "127.0.0.1",
@@ -79,6 +81,7 @@ export function ask(port: number, options: HttpAsk = {}): Promise<HttpAnswer> {
       path,
       headers,
       agent: agent ?? false,
+      localAddress,
     });
     request.on("error", reject);
     request.on("response", (response) => {
