@@ -7,7 +7,7 @@ import { accessSync, constants, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { processTree } from "./process-stats.ts";
-import { freePort, type Processes, type RunningProcess } from "./processes.ts";
+import { type Processes, type RunningProcess } from "./processes.ts";
 
 export interface StartedProxy {
   running: RunningProcess;

@@ -6,7 +6,6 @@ import { type ChildProcess, fork, type StdioOptions, spawn } from "node:child_pr
 import * as net from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { processTree } from "./process-stats.ts";
-import { boundPort } from "./proxies/serve.ts";
 
 const START_TIMEOUT_MS = 15_000;
 const POLL_MS = 20;
@@ -133,15 +132,6 @@ export class Processes {
     if (child.pid !== undefined) this.#running.set(child.pid, running);
     return running;
   }
-}
-
-/** A port that was free a moment ago, for programs that cannot choose and tell one themselves. */
-export async function freePort(): Promise<number> {
-  const server = net.createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const port = boundPort(server);
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 function accepts(port: number): Promise<boolean> {

@@ -235,8 +235,7 @@ function connected(socket: Socket): void {
 
 const server = createServer({ noDelay: true }, connected);
 server.listen({ host: "127.0.0.1", port: Number(port), backlog: 1024 }, () => {
-  const address = server.address();
-  process.send?.({ port: typeof address === "object" && address !== null ? address.port : 0 });
+  process.send?.({ port: Number(port) });
 });
 
 setInterval(() => {

@@ -1,4 +1,5 @@
 /** The backends' processes: each keeps its port over all its lives, and hands in what it saw. */
+import { freePort } from "../bench/free-port.ts";
 import type { Processes, RunningProcess } from "../bench/processes.ts";
 import type { UpstreamReport } from "./backend.ts";
 import type { Entry, History } from "./history.ts";
@@ -23,7 +24,10 @@ export class Backends {
 
   static async start(processes: Processes, history: History, seed: number): Promise<Backends> {
     const backends = new Backends(processes, history, seed);
-    for (let index = 0; index < BACKENDS; index += 1) await backends.#start(index);
+    for (let index = 0; index < BACKENDS; index += 1) {
+      backends.ports.push(await freePort());
+      await backends.#start(index);
+    }
     return backends;
   }
 
@@ -62,11 +66,10 @@ export class Backends {
   }
 
   async #start(index: number): Promise<void> {
-    const args = [String(this.ports[index] ?? 0), String(this.#seed), `${index}/${this.#lives}`];
+    const args = [String(this.ports[index]), String(this.#seed), `${index}/${this.#lives}`];
     this.#lives += 1;
-    const { running, port } = await this.#processes.fork(`backend ${index}`, MODULE, args);
+    const { running } = await this.#processes.fork(`backend ${index}`, MODULE, args);
     this.#running[index] = running;
-    this.ports[index] = port;
     running.child.on("message", (message: { readonly reports?: readonly UpstreamReport[] }) => {
       for (const report of message.reports ?? []) this.#add(report);
     });

@@ -3,7 +3,8 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { GatewayStatus } from "../../src/admin/gateway-view.ts";
 import type { SessionRecord } from "../../src/session/record.ts";
-import { freePort, type Processes, type RunningProcess } from "../bench/processes.ts";
+import { freePort } from "../bench/free-port.ts";
+import type { Processes, RunningProcess } from "../bench/processes.ts";
 import { History } from "./history.ts";
 import { configOf, type Ports, type Variation } from "./settings.ts";
 

@@ -206,7 +206,9 @@ function judgeTraffic({ facts, story, reports }: Case, record: LoggedRecord): st
   const [report] = reports;
   // A second upstream gets some messages again, and a report may have died with its process.
   if (record.dials > 1 || report === undefined || record.resumes > 0) return problems;
-  if (record.cause === "clientClosed" && report.received !== clientToUpstream) {
+  // One that has answered the Close has read everything before it.
+  const hasRead = record.cause === "clientClosed" && record.upstream.received !== null;
+  if (hasRead && report.received !== clientToUpstream) {
     problems.push(`the upstream got ${report.received} messages, recorded are ${clientToUpstream}`);
   }
   const sent = upstreamToClient + dropped.upstreamToClient;

@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { boundedRun } from "../bench/bounded-run.ts";
-import { freePort, type Processes, type RunningProcess } from "../bench/processes.ts";
+import { freePort } from "../bench/free-port.ts";
+import type { Processes, RunningProcess } from "../bench/processes.ts";
 import type { HerdJob, HerdResult, LoopReport } from "./jobs.ts";
 
 const DEFAULT_CLIENTS = 5_000;

@@ -2,6 +2,7 @@
 import { EventEmitter, once } from "node:events";
 import { createServer } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { freePort } from "../bench/free-port.ts";
 import type { PoliteRawClient } from "../support/clients.ts";
 import { eventually } from "../support/eventually.ts";
 import { makeGateway } from "../support/gateway.ts";
@@ -388,14 +389,6 @@ describe("a reload", () => {
     setting.gateway.lines.length = 0;
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === "object" ? (address?.port ?? 0) : 0;
-}
 
 /** Somebody else can have the port. */
 async function expectFree(where: number): Promise<void> {

@@ -1,8 +1,8 @@
 /** `softclose plan FILE` against running gateways: what it prints, and its exit code. */
 import { writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { freePort } from "../bench/free-port.ts";
 import { PoliteRawClient } from "../support/clients.ts";
 import { CommandProcess, type CommandResult, softclose } from "../support/command.ts";
 import { type ConfigFile, startReloadable } from "../support/config-file.ts";
@@ -26,14 +26,6 @@ afterEach(async () => {
   await Promise.all(upstreams.map((upstream) => upstream.stop()));
   file.remove();
 });
-
-async function freePort(): Promise<number> {
-  const holder = createServer();
-  await new Promise<void>((resolve) => holder.listen(0, "127.0.0.1", resolve));
-  const address = holder.address();
-  await new Promise((resolve) => holder.close(resolve));
-  return typeof address === "object" && address !== null ? address.port : 0;
-}
 
 const urls = (): string[] => upstreams.map(({ url }) => url);
 

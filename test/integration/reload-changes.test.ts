@@ -3,6 +3,7 @@ import { rmSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import type { ReloadReport } from "../../src/admin/gateway-view.ts";
+import { freePort } from "../bench/free-port.ts";
 import { PoliteRawClient } from "../support/clients.ts";
 import { type ConfigFile, startReloadable } from "../support/config-file.ts";
 import { eventually } from "../support/eventually.ts";
@@ -70,12 +71,6 @@ async function takenPort(): Promise<{ port: number; server: Server }> {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
   return { server, port: typeof address === "object" && address !== null ? address.port : 0 };
-}
-
-async function freePort(): Promise<number> {
-  const { server, port } = await takenPort();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 const listeners = (...entries: readonly string[]): string =>

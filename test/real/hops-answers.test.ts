@@ -1,11 +1,12 @@
 /** What a hop behind the gateway answers in place of its backend: who is dialled next, what the client is told. */
 import { describe, expect, it } from "vitest";
+import { freePort } from "../bench/free-port.ts";
 import { oneClose } from "../support/clients.ts";
 import { expectOutcome, titled } from "../support/outcome.ts";
 import { lacks } from "../support/programs.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { HopSetting } from "./support/hop-setting.ts";
-import { HAPROXY, HOP_PROGRAMS, type Hop, type HopKind, NGINX, quietPort } from "./support/hops.ts";
+import { HAPROXY, HOP_PROGRAMS, type Hop, type HopKind, NGINX } from "./support/hops.ts";
 
 const ONE_ROUND = "retry: { connect: { attempts: 1 } }\n";
 
@@ -64,7 +65,7 @@ const failing: readonly Failing[] = [
 
 async function startFailing(setting: HopSetting, { kind, backend }: Failing): Promise<Hop> {
   return await setting.hop(kind, {
-    to: backend === "dead" ? await quietPort() : (await setting.silent()).port,
+    to: backend === "dead" ? await freePort() : (await setting.silent()).port,
     idleTimeout: "1s",
     server: backend === "out of service" ? "disabled" : "",
   });

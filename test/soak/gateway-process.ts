@@ -2,8 +2,9 @@
 import { writeFileSync } from "node:fs";
 import { get } from "node:http";
 import { join } from "node:path";
+import { freePort } from "../bench/free-port.ts";
 import { openDescriptors, residentKib } from "../bench/process-stats.ts";
-import { freePort, type Processes, type RunningProcess } from "../bench/processes.ts";
+import type { Processes, RunningProcess } from "../bench/processes.ts";
 
 export interface Sample {
   cycles: number;

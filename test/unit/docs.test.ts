@@ -70,7 +70,7 @@ it("every test that the README names as proof exists", () => {
   for (const line of table.split("\n").slice(2)) {
     const proof = line.split("|")[2] ?? "";
     for (const [, name = ""] of proof.matchAll(/`([a-z/-]+)`/g)) {
-      const file = name.startsWith("unit/") ? name : `integration/${name}`;
+      const file = /^(?:unit|real)\//.test(name) ? name : `integration/${name}`;
       expect(existsSync(`test/${file}.test.ts`), name).toBe(true);
     }
   }

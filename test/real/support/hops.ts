@@ -2,21 +2,13 @@
  * nginx and HAProxy as hops on the way: their configurations, and each as a foreground process in a
  * temporary folder of its own, on a port of 127.0.0.1.
  */
-import { randomInt } from "node:crypto";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { freePort } from "../../bench/free-port.ts";
 import { processTree } from "../../bench/process-stats.ts";
 import { Processes, type RunningProcess } from "../../bench/processes.ts";
 import { pathOf, program } from "../../support/programs.ts";
-
-/**
- * Below the range that Linux chooses from by itself (ip_local_port_range): nobody else on a busy machine is
- * given such a port before a hop binds it, or while the hop is down.
- */
-const [FIRST_PORT, LAST_PORT] = [20_000, 29_999];
-const PORT_ATTEMPTS = 100;
 
 /** What the suites need: for `describe.skipIf(lacks(...HOP_PROGRAMS))`. */
 export const HOP_PROGRAMS = [program("nginx"), program("haproxy"), program("setpriv")];
@@ -90,7 +82,7 @@ export class Hop {
     const folder = mkdtempSync(join(tmpdir(), "softclose-hop-"));
     // Where root runs the tests, nginx's workers are somebody else, who keeps large bodies here.
     chmodSync(folder, 0o755);
-    const port = await quietPort();
+    const port = await freePort();
     writeFileSync(join(folder, "hop.conf"), kind.config(port, folder, options));
     try {
       return new Hop(kind, port, folder, await spawnHop(kind, folder, port));
@@ -141,23 +133,6 @@ export class Hop {
 }
 
 const processes = new Processes();
-
-/** A port on which nobody listens. */
-export async function quietPort(): Promise<number> {
-  for (let attempt = 1; ; attempt += 1) {
-    const port = randomInt(FIRST_PORT, LAST_PORT + 1);
-    if (await isFree(port)) return port;
-    if (attempt === PORT_ATTEMPTS) throw new Error(`no free port of ${PORT_ATTEMPTS}`);
-  }
-}
-
-function isFree(port: number): Promise<boolean> {
-  const server = createServer();
-  return new Promise((resolve) => {
-    server.once("error", () => resolve(false));
-    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
-  });
-}
 
 function spawnHop(kind: HopKind, folder: string, port: number): Promise<RunningProcess> {
   const file = join(folder, "hop.conf");
