@@ -21,7 +21,7 @@ export interface Finding {
 
 export interface FuzzerOptions {
   readonly seed: number;
-  readonly coverage: Coverage;
+  readonly coverage: Pick<Coverage, "take" | "keep">;
   /** False: a blind search over the seeds; the coverage is measured all the same. */
   readonly guided: boolean;
   /** Called before each execution. */

@@ -41,10 +41,11 @@ async function work(job: Job): Promise<Report> {
   };
 }
 
+async function serve(job: Job): Promise<void> {
+  const report = await work(job);
+  process.send?.(report, () => process.exit(0));
+}
+
 // Nobody is left to report to.
 process.on("disconnect", () => process.exit(1));
-process.on("message", (job: Job) => {
-  void work(job).then((report) => {
-    process.send?.(report, () => process.exit(0));
-  });
-});
+process.on("message", (job: Job) => void serve(job));

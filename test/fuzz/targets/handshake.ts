@@ -94,7 +94,8 @@ function checkVerdict(request: IncomingMessage, verdict: ClientHandshake | Hands
       (new Set(names).size === names.length &&
         names.every((name) => new RegExp(`^${token}$`).test(name)))) &&
     extensionList.test(joined("sec-websocket-extensions")) &&
-    (/^\//.test(request.url ?? "") || /^(?:https?|wss?):\/\/[^/?#]/i.test(request.url ?? ""));
+    (request.url?.startsWith("/") === true ||
+      /^(?:https?|wss?):\/\/[^/?#]/i.test(request.url ?? ""));
   const accepted = !("status" in verdict);
   equal(accepted, isGood, `accepted: ${accepted}, ${JSON.stringify(verdict)}`);
   if ("status" in verdict) ok([400, 405, 426].includes(verdict.status));
@@ -158,7 +159,8 @@ function expectedHeaders(
   return [
     ["Host", host],
     ...passed,
-    ...Object.entries(headers),
+    // Joined from several that are empty, one may end in a blank, which no reader keeps.
+    ...Object.entries(headers).map(([name, value]): [string, string] => [name, trimBlanks(value)]),
     ["Softclose-Session", SESSION_ID],
     ["Connection", "Upgrade"],
     ["Upgrade", "websocket"],
@@ -218,39 +220,41 @@ const GOOD = [
   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 ];
 
+function upgrade(line: string, ...headers: readonly string[]): Buffer {
+  return latin1(`${line} HTTP/1.1\r\n${[...GOOD, ...headers].join("\r\n")}\r\n\r\n`);
+}
+
 function seeds(): Buffer[] {
-  const request = (line: string, ...headers: readonly string[]): Buffer =>
-    latin1(`${line} HTTP/1.1\r\n${[...GOOD, ...headers].join("\r\n")}\r\n\r\n`);
   return [
-    request("GET /"),
-    request("GET /admin/../%61dmin?room=1#x", "Cookie: a=b; sid=7", "X-User: me"),
-    request("GET http://other:80/ws?room=2", "Sec-WebSocket-Protocol: v2, v1"),
-    request(
+    upgrade("GET /"),
+    upgrade("GET /admin/../%61dmin?room=1#x", "Cookie: a=b; sid=7", "X-User: me"),
+    upgrade("GET http://other:80/ws?room=2", "Sec-WebSocket-Protocol: v2, v1"),
+    upgrade(
       "GET //a\\b/./..",
       'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits; server_max_window_bits="1\\0", x',
     ),
-    request(
+    upgrade(
       "GET /",
       "X-Forwarded-For: 1.2.3.4:80, [2001:db8::2]:1, ::ffff:10.0.0.1",
       "X-Forwarded-Proto: https",
     ),
-    request(
+    upgrade(
       "GET /",
       "Forwarded: for=1",
       "X-Real-IP: 1.1.1.1",
       "X-Forwarded-Host: h",
       "Proxy-Authorization: x",
     ),
-    request(
+    upgrade(
       "GET /",
       "Connection: close, X-Secret",
       "X-Secret: 1",
       "TE: trailers",
       "Softclose-Session: mine",
     ),
-    request("GET /", "Content-Length: 0", "Transfer-Encoding: chunked"),
-    request("POST /", "Content-Length: 5"),
-    Buffer.concat([request("GET /"), Buffer.from([0x81, 0x80, 1, 2, 3, 4])]),
+    upgrade("GET /", "Content-Length: 0", "Transfer-Encoding: chunked"),
+    upgrade("POST /", "Content-Length: 5"),
+    Buffer.concat([upgrade("GET /"), Buffer.from([0x81, 0x80, 1, 2, 3, 4])]),
   ];
 }
 

@@ -9,7 +9,12 @@ import { SlabPool } from "../../../src/wire/slab.ts";
 import { buildFrame, closePayload, type FrameSpec } from "../../support/frames.ts";
 import { CheckedRelay, cut, readWithWs } from "../../unit/wire/relay-harness.ts";
 import { expectedOf } from "../../unit/wire/relay-model.ts";
-import { type Asked, checkDiscard, checkOutcome } from "../../unit/wire/relay-outcome.ts";
+import {
+  type Asked,
+  checkDiscard,
+  checkOutcome,
+  checkStop,
+} from "../../unit/wire/relay-outcome.ts";
 import { latin1, type Target } from "../target.ts";
 
 const OPTION_BYTES = 8;
@@ -35,6 +40,8 @@ interface Case {
   readonly asked: Asked;
   readonly sizes: readonly number[];
   readonly discardAt: number;
+  /** So many calls of the sink, and it stops the relay. */
+  readonly stopAfter: number;
   readonly stream: Buffer;
 }
 
@@ -43,7 +50,7 @@ export function relayTarget(): Target {
 }
 
 async function check(input: Buffer): Promise<void> {
-  const { stream, asked, sizes, discardAt, ...rest } = readCase(input);
+  const { stream, asked, sizes, discardAt, stopAfter, ...rest } = readCase(input);
   const slabs = new SlabPool();
   const options = { ...rest, limiter: null, slabs };
   const outcome = checkOutcome(stream, options, sizes, asked);
@@ -52,12 +59,22 @@ async function check(input: Buffer): Promise<void> {
     deepEqual(checkOutcome(stream, options, [1], asked), outcome);
   }
   checkDiscard(stream, options, sizes, discardAt);
+  checkStop(stream, options, sizes, stopAfter);
   const plain = { ...options, apart: 0, swallow: 0 };
   await compareWithWs(stream, plain, new CheckedRelay(plain).push(...cut(stream, sizes)));
 }
 
 function readCase(input: Buffer): Case {
-  const [flags = 0, limit = 0, counts = 0, messages = 0, size1 = 0, size2 = 0, discard = 0] = input;
+  const [
+    flags = 0,
+    limit = 0,
+    counts = 0,
+    messages = 0,
+    size1 = 0,
+    size2 = 0,
+    discard = 0,
+    stop = 0,
+  ] = input;
   const stream = withFiller(input.subarray(OPTION_BYTES));
   // Even the smallest chunks of a long stream are not too many.
   const least = Math.ceil(stream.length / SINGLE_BYTES_UP_TO);
@@ -74,6 +91,7 @@ function readCase(input: Buffer): Case {
     },
     sizes: [least + size1, least + size2 * 97],
     discardAt: Math.floor((stream.length * discard) / 255),
+    stopAfter: 1 + stop,
     stream,
   };
 }
@@ -175,7 +193,7 @@ function seeds(): Buffer[] {
   const filler = Buffer.from([...FILLER_MARK, 40_000 >> 8, 40_000 & 255]);
   return [0, 1, 2, 3].flatMap((flags) => {
     const mask = (flags & 1) === 0 ? KEY : null;
-    const options = Buffer.from([flags | 28, 0, 5, 7, 3, 1, 128, 0]);
+    const options = Buffer.from([flags | 28, 0, 5, 7, 3, 1, 128, 1]);
     const short = streams.map((frames) => frames.map((frame) => buildFrame({ mask, ...frame })));
     const after = buildFrame({ mask, opcode: 1, payload: "after" });
     return [...short, [buildFrame({ mask, ...long }), filler, after]].map((frames) =>

@@ -1,6 +1,7 @@
 /** Holds what a relay makes of any bytes, in whatever chunks, against the model. */
 import { deepEqual, equal, ok } from "node:assert/strict";
 import {
+  FrameRelay,
   HOLD_LIMIT_BYTES,
   MIN_FRAGMENT_BYTES,
   type RelayOptions,
@@ -81,13 +82,42 @@ export function checkDiscard(
   );
 }
 
+/** A sink may stop its relay from inside any of its calls: none comes after that. */
+export function checkStop(
+  bytes: Buffer,
+  options: RelayOptions,
+  sizes: readonly number[],
+  calls: number,
+): void {
+  let left = calls;
+  const count = (): void => {
+    ok(left > 0, "a call after the relay was stopped");
+    left -= 1;
+    if (left === 0) relay.stop();
+  };
+  const countAnd = (answer: boolean): boolean => {
+    count();
+    return answer;
+  };
+  const relay = new FrameRelay(options, {
+    forward: count,
+    forwardFragment: count,
+    takePong: () => countAnd(calls % 2 === 0),
+    takePing: count,
+    swallowed: count,
+    closeReceived: count,
+    violated: count,
+  });
+  relay.answerPings = calls % 3 === 0;
+  for (const chunk of cut(bytes, sizes)) relay.push(Buffer.from(chunk));
+  if (left === 0) equal(relay.heldBytes, 0);
+}
+
 function checkedRelay(options: RelayOptions, asked: Asked): CheckedRelay {
   const { messageLimit, ownPong, answerPings } = asked;
   let left = messageLimit ?? 0;
   const limiter = { take: () => left-- > 0 };
-  const checked = new CheckedRelay(
-    messageLimit === undefined ? options : { ...options, limiter },
-  );
+  const checked = new CheckedRelay(messageLimit === undefined ? options : { ...options, limiter });
   checked.ownPong = ownPong ?? null;
   checked.relay.answerPings = answerPings ?? false;
   return checked;
