@@ -1,16 +1,11 @@
-/**
- * The search: mutated inputs in batches, each batch followed by one look at the coverage. A batch that
- * reached new code is halved until the inputs that did are found; they join the corpus.
- */
+/** The search: mutations of a corpus, one after the other, until something breaks or time is up. */
 import { setImmediate } from "node:timers/promises";
-import type { Coverage } from "./coverage.ts";
 import { mutate } from "./mutate.ts";
 import { Random } from "./random.ts";
 import type { Target } from "./target.ts";
 
-/** Looking at the coverage takes milliseconds: a batch is to take much longer. */
-const BATCH_MS = 150;
-const LARGEST_BATCH = 4_000;
+/** After so much the event loop gets its turn, and the target is asked what has been left behind. */
+const BATCH_MS = 200;
 /** For making a finding smaller. */
 const SHRINK_MS = 10_000;
 
@@ -21,16 +16,13 @@ export interface Finding {
 
 export interface FuzzerOptions {
   readonly seed: number;
-  readonly coverage: Pick<Coverage, "take" | "keep">;
-  /** False: a blind search over the seeds; the coverage is measured all the same. */
-  readonly guided: boolean;
   /** Called before each execution. */
   readonly onInput: (input: Buffer) => void;
 }
 
 export class Fuzzer {
-  readonly corpus: Buffer[];
   executions = 0;
+  readonly corpus: readonly Buffer[];
   readonly #target: Target;
   readonly #options: FuzzerOptions;
   readonly #random: Random;
@@ -43,71 +35,37 @@ export class Fuzzer {
     this.corpus = [...target.seeds, ...corpus];
   }
 
-  /** Runs for so long, or until something is found. */
+  /** The corpus as it is, then its mutations for so long, or until something is found. */
   async run(durationMs: number): Promise<Finding | null> {
     const end = performance.now() + durationMs;
-    const { coverage, guided } = this.#options;
-    const finding = await this.#runAll(this.corpus);
-    if (finding !== null) return finding;
-    coverage.take();
-    coverage.keep();
-    while (performance.now() < end) {
-      const batch: Buffer[] = [];
-      const batchEnd = Math.min(performance.now() + BATCH_MS, end);
-      while (batch.length < LARGEST_BATCH && performance.now() < batchEnd) {
-        const input = this.#nextInput();
-        batch.push(input);
-        const found = await this.#runOne(input);
-        if (found !== null) return found;
-      }
-      const left = await this.#settle(batch);
-      if (left !== null) return left;
-      if (coverage.take() === 0) continue;
-      const sifted = guided ? await this.#sift(batch) : null;
-      if (sifted !== null) return sifted;
-      // Also what was reached by chance and was not reached again.
-      coverage.keep();
-    }
-    return null;
-  }
-
-  /** Runs one input; null: all that was promised holds. */
-  async runOnly(input: Buffer): Promise<Finding | null> {
-    return (await this.#runOne(input, false)) ?? (await this.#settle([input]));
-  }
-
-  /** Halves on both sides: several inputs of a batch may have reached something of their own. */
-  async #sift(batch: readonly Buffer[]): Promise<Finding | null> {
-    const { coverage } = this.#options;
-    const [only] = batch;
-    if (batch.length === 1 && only !== undefined) {
-      coverage.keep();
-      this.corpus.push(only);
-      return null;
-    }
-    const middle = batch.length >> 1;
-    for (const half of [batch.slice(0, middle), batch.slice(middle)]) {
-      const finding = await this.#runAll(half);
-      if (finding !== null) return finding;
-      if (coverage.take() === 0) continue;
-      const sifted = await this.#sift(half);
-      if (sifted !== null) return sifted;
-    }
-    return null;
-  }
-
-  async #runAll(inputs: readonly Buffer[]): Promise<Finding | null> {
-    for (const input of inputs) {
+    for (const input of this.corpus) {
       const finding = await this.#runOne(input);
       if (finding !== null) return finding;
     }
-    return await this.#settle(inputs);
+    const { tokens, maxInputBytes } = this.#target;
+    let last = this.#pick();
+    while (performance.now() < end) {
+      const batchEnd = Math.min(performance.now() + BATCH_MS, end);
+      while (performance.now() < batchEnd) {
+        last = mutate(this.#pick(), this.#pick(), tokens, maxInputBytes, this.#random);
+        const finding = await this.#runOne(last);
+        if (finding !== null) return finding;
+      }
+      const left = await this.#settle(last);
+      if (left !== null) return left;
+    }
+    return null;
   }
 
-  async #runOne(input: Buffer, mayShrink = true): Promise<Finding | null> {
+  /** Runs one input as it is; null: all that was promised holds. */
+  async runOnly(input: Buffer): Promise<Finding | null> {
     const message = await this.#failureOf(input);
-    if (message === null) return null;
-    return mayShrink ? await this.#shrink({ input, message }) : { input, message };
+    return message === null ? await this.#settle(input) : { input, message };
+  }
+
+  async #runOne(input: Buffer): Promise<Finding | null> {
+    const message = await this.#failureOf(input);
+    return message === null ? null : await this.#shrink(input, message);
   }
 
   async #failureOf(input: Buffer): Promise<string | null> {
@@ -122,30 +80,29 @@ export class Fuzzer {
     }
   }
 
-  /** What a batch leaves behind cannot be pinned on one of its inputs: the last one stands for all. */
-  async #settle(batch: readonly Buffer[]): Promise<Finding | null> {
-    // Timers and sockets get their turn, too.
+  /** What is left behind cannot be pinned on one input of many: the last one stands for all. */
+  async #settle(last: Buffer): Promise<Finding | null> {
     await setImmediate();
     try {
       await this.#target.settle?.();
       return null;
     } catch (error) {
-      return { input: batch.at(-1) ?? Buffer.alloc(0), message: describe(error) };
+      return { input: last, message: describe(error) };
     }
   }
 
   /** Leaves out what is not needed for the same failure, in smaller and smaller pieces. */
-  async #shrink(found: Finding): Promise<Finding> {
-    const kind = kindOf(found.message);
+  async #shrink(found: Buffer, failure: string): Promise<Finding> {
     const end = performance.now() + SHRINK_MS;
-    let { input, message } = found;
+    let input = found;
+    let message = failure;
     for (let size = input.length >> 1; size >= 1; size >>= 1) {
       for (let at = 0; at < input.length && performance.now() < end; ) {
         const smaller = Buffer.concat([input.subarray(0, at), input.subarray(at + size)]);
-        const failure = await this.#failureOf(smaller);
-        if (failure !== null && kindOf(failure) === kind) {
+        const its = await this.#failureOf(smaller);
+        if (its !== null && kindOf(its) === kindOf(failure)) {
           input = smaller;
-          message = failure;
+          message = its;
         } else {
           at += size;
         }
@@ -154,16 +111,8 @@ export class Fuzzer {
     return { input, message };
   }
 
-  #nextInput(): Buffer {
-    const { tokens, maxInputBytes } = this.#target;
-    return mutate(this.#pick(), this.#pick(), tokens, maxInputBytes, this.#random);
-  }
-
-  /** One in two from the youngest quarter: what has been found lately is worth more attention. */
   #pick(): Buffer {
-    const young = this.#random.below(2) === 0 ? (this.corpus.length * 3) >> 2 : 0;
-    const index = young + this.#random.below(this.corpus.length - young);
-    return this.corpus[index] ?? Buffer.alloc(0);
+    return this.#random.pick(this.corpus);
   }
 }
 

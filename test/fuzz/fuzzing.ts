@@ -6,7 +6,7 @@ import type { Job, Report } from "./job.ts";
 /** Loading a target, shrinking a finding and closing come on top of the time to fuzz. */
 const GRACE_MS = 60_000;
 /** No input may take longer. */
-const HANG_MS = 20_000;
+const HANG_MS = 30_000;
 const WATCH_EVERY_MS = 1_000;
 
 const WORKER = new URL("./worker.js", import.meta.url);

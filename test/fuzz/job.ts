@@ -6,14 +6,10 @@ export interface Job {
   readonly target: TargetName;
   readonly seed: number;
   readonly durationMs: number;
-  /** Whether coverage guides the search; it is measured either way. */
-  readonly guided: boolean;
   /** The bytes of each input are here before it is run, behind 4 bytes of their length. */
   readonly lastInputFile: string;
   /** One input to run instead. */
   readonly inputFile: string | null;
-  /** Where the inputs that reached new code are kept at the end; null: nowhere. */
-  readonly saveFolder: string | null;
 }
 
 export interface Report {

@@ -2,8 +2,7 @@
  * `npm run fuzz`: whatever parses what others send, against mutated inputs, each target in a process of
  * its own. Prints seed, speed, corpus and coverage; exits 1 on a finding, whose input is written to a file.
  * Flags: --seconds N (for each target), --target NAME (again for more), --seed N, --input FILE (run that
- * one only), --blind (coverage guides nothing), --save FOLDER (keep the inputs that reached new code),
- * --missing (print the lines that were not reached).
+ * one only), --missing (print the lines of the compiled code that were not reached).
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -24,8 +23,6 @@ const { values: flags } = parseArgs({
     target: { type: "string", multiple: true },
     seed: { type: "string" },
     input: { type: "string" },
-    blind: { type: "boolean" },
-    save: { type: "string" },
     missing: { type: "boolean" },
   },
 });
@@ -39,7 +36,7 @@ async function fuzz(): Promise<boolean> {
   }
   const folder = mkdtempSync(join(tmpdir(), "softclose-fuzz-"));
   process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
-  console.log(`seed ${seed}${flags.blind === true ? ", blind" : ""}`);
+  console.log(`seed ${seed}`);
   console.log("target      executions  per second  corpus  coverage");
   let clean = true;
   for (const target of targets) {
@@ -47,10 +44,8 @@ async function fuzz(): Promise<boolean> {
       target,
       seed,
       durationMs: seconds * 1000,
-      guided: flags.blind !== true,
       lastInputFile: join(folder, target),
       inputFile: flags.input ?? null,
-      saveFolder: flags.save ?? null,
     });
     const end = (): void => fuzzing.kill();
     process.on("exit", end);

@@ -6,6 +6,8 @@ const BYTES = [0x00, 0x01, 0x09, 0x0a, 0x0d, 0x20, 0x7d, 0x7e, 0x7f, 0x80, 0x81,
 /** Borders of the lengths that the wire knows. */
 const WORDS = [0, 1, 125, 126, 127, 1000, 1005, 1006, 16_384, 0x7fff, 0x8000, 0xffff];
 const MOST_MOVES = 5;
+/** One input in so many is moved four times as far. */
+const FAR_ONE_IN = 8;
 const LONGEST_RANGE = 64;
 
 export function mutate(
@@ -16,7 +18,8 @@ export function mutate(
   random: Random,
 ): Buffer {
   let result: Buffer = Buffer.from(input);
-  const moves = 1 + random.below(MOST_MOVES);
+  const most = random.below(FAR_ONE_IN) === 0 ? 4 * MOST_MOVES : MOST_MOVES;
+  const moves = 1 + random.below(most);
   for (let i = 0; i < moves; i += 1) result = move(result, other, tokens, random);
   return result.length > maxBytes ? result.subarray(0, maxBytes) : result;
 }

@@ -16,7 +16,7 @@ export interface Target {
 interface Entry {
   /** Inputs are text: they are kept as they are, not in hexadecimal. */
   readonly isText: boolean;
-  /** Sources whose coverage guides the search and is reported. */
+  /** Sources whose coverage is reported. */
   readonly sources: readonly string[];
   /** Late, as V8 counts the blocks of code that is compiled while it counts. */
   readonly load: () => Promise<Target>;

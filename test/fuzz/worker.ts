@@ -2,7 +2,7 @@
 import { openSync, writeSync } from "node:fs";
 import { Coverage } from "./coverage.ts";
 import { Fuzzer } from "./fuzzer.ts";
-import { readCorpus, readInput, writeInput } from "./input-files.ts";
+import { readCorpus, readInput } from "./input-files.ts";
 import type { Job, Report } from "./job.ts";
 import { TARGETS } from "./target.ts";
 
@@ -17,9 +17,8 @@ async function work(job: Job): Promise<Report> {
     writeSync(descriptor, Buffer.concat([length, input]), 0, null, 0);
   };
   const corpus = readCorpus(job.target).map(({ input }) => input);
-  const { seed, guided } = job;
-  const fuzzer = new Fuzzer(target, corpus, { seed, coverage, guided, onInput });
-  const begun = fuzzer.corpus.length;
+  const { seed } = job;
+  const fuzzer = new Fuzzer(target, corpus, { seed, onInput });
   const startedAt = performance.now();
   const finding =
     job.inputFile === null
@@ -27,11 +26,6 @@ async function work(job: Job): Promise<Report> {
       : await fuzzer.runOnly(readInput(job.inputFile));
   const seconds = (performance.now() - startedAt) / 1000;
   await target.close?.();
-  if (job.saveFolder !== null) {
-    for (const [index, input] of fuzzer.corpus.slice(begun).entries()) {
-      writeInput(job.saveFolder, job.target, String(index), input);
-    }
-  }
   return {
     executions: fuzzer.executions,
     seconds,

@@ -1,7 +1,8 @@
 /**
  * The whole gateway over sockets: a client and a backend that send any bytes. A client that was let in and
  * did not leave by itself gets whole frames and one legal Close; nothing is logged as an error; nothing is
- * left behind. An input is two bytes of options, what the client sends, a mark, and what the backend sends.
+ * left behind. An input is two bytes of options, what a client on each route sends, a mark, and what the
+ * backend sends.
  */
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -21,7 +22,7 @@ const PATHS = ["/", "/retry", "/http", "/small"];
 const MARK = Buffer.from([0xf2, 0x22]);
 /** How long a client waits before it leaves. */
 const PATIENCE_MS = [1, 3, 10, 40];
-const SETTLE_MS = 20_000;
+const SETTLE_MS = 10_000;
 
 const CONFIG = (upstreamPort: number): string => `
 listeners: [{ name: public, bind: "127.0.0.1:0" }]
@@ -67,11 +68,13 @@ export async function gatewayTarget(): Promise<Target> {
       const clientBytes = input.subarray(2, mark === -1 ? input.length : mark);
       const upstreamBytes = mark === -1 ? Buffer.alloc(0) : input.subarray(mark + MARK.length);
       upstream.script = { bytes: upstreamBytes, isRaw: (mode & 2) !== 0, end: (mode >> 2) & 3 };
-      const path = PATHS[(mode >> 4) & 3] ?? "/";
-      const head = (mode & 1) === 0 ? latin1(upgradeRequest({ path, headers: HEADERS })) : null;
-      const client = new RudeClient(port, head, clientBytes, more >> 2);
-      await client.left(PATIENCE_MS[more & 3] ?? 0, (mode & 64) !== 0);
-      client.checkReceived();
+      const clients = PATHS.map((path) => {
+        const head = (mode & 1) === 0 ? latin1(upgradeRequest({ path, headers: HEADERS })) : null;
+        return new RudeClient(port, head, clientBytes, more >> 2);
+      });
+      const patienceMs = PATIENCE_MS[more & 3] ?? 0;
+      await Promise.all(clients.map((client) => client.left(patienceMs, (mode & 16) !== 0)));
+      for (const client of clients) client.checkReceived();
       deepEqual(errors, []);
     },
     settle: async () => {
@@ -247,9 +250,9 @@ function seeds(): Buffer[] {
   const plain = latin1("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi");
   const refusal = latin1("HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\nno");
   return [
-    ...[0, 4, 8, 16, 20, 24, 32, 48].map((mode) => inputOf(mode, client, upstream)),
+    ...[0, 4, 8, 16, 20, 24].map((mode) => inputOf(mode, client, upstream)),
     ...ends.map((end, index) =>
-      inputOf(8 + 16 * (index & 3), client, Buffer.concat([upstream, end])),
+      inputOf(8 + 16 * (index & 1), client, Buffer.concat([upstream, end])),
     ),
     inputOf(
       8,

@@ -4,7 +4,7 @@
  */
 import { deepEqual, equal, notEqual } from "node:assert/strict";
 import type { PerMessageDeflate } from "ws";
-import type { Direction } from "../../../src/wire/relay.ts";
+import { type Direction, HOLD_LIMIT_BYTES, MIN_FRAGMENT_BYTES } from "../../../src/wire/relay.ts";
 import { SlabPool } from "../../../src/wire/slab.ts";
 import { buildFrame, closePayload, type FrameSpec } from "../../support/frames.ts";
 import { CheckedRelay, cut, readWithWs } from "../../unit/wire/relay-harness.ts";
@@ -57,6 +57,13 @@ async function check(input: Buffer): Promise<void> {
   deepEqual(checkOutcome(stream, options, [stream.length], asked), outcome);
   if (stream.length <= SINGLE_BYTES_UP_TO) {
     deepEqual(checkOutcome(stream, options, [1], asked), outcome);
+  }
+  if (stream.length > HOLD_LIMIT_BYTES) {
+    // Fragments that begin at any offset.
+    deepEqual(
+      checkOutcome(stream, options, [MIN_FRAGMENT_BYTES + (sizes[0] ?? 0)], asked),
+      outcome,
+    );
   }
   checkDiscard(stream, options, sizes, discardAt);
   checkStop(stream, options, sizes, stopAfter);
@@ -180,6 +187,10 @@ function seeds(): Buffer[] {
     [{ opcode: 10, payload: OWN_PONG }, { opcode: 10 }, { opcode: 9, payload: "x".repeat(125) }],
     [{ opcode: 2, payload: "x".repeat(126) }, { opcode: 8 }],
     [
+      { opcode: 2, payload: "x".repeat(100) },
+      { opcode: 1, payload: "y".repeat(100) },
+    ],
+    [
       { opcode: 2 },
       { opcode: 1 },
       { opcode: 2 },
@@ -193,12 +204,17 @@ function seeds(): Buffer[] {
   const filler = Buffer.from([...FILLER_MARK, 40_000 >> 8, 40_000 & 255]);
   return [0, 1, 2, 3].flatMap((flags) => {
     const mask = (flags & 1) === 0 ? KEY : null;
-    const options = Buffer.from([flags | 28, 0, 5, 7, 3, 1, 128, 1]);
+    // With nothing asked of the relay but a limit that the short messages keep, and with all of it.
+    const plain = Buffer.from([flags, 4, 0, 0, 3, 1, 128, 1]);
+    const asked = Buffer.from([flags | 28, 0, 5, 7, 3, 1, 128, 1]);
     const short = streams.map((frames) => frames.map((frame) => buildFrame({ mask, ...frame })));
     const after = buildFrame({ mask, opcode: 1, payload: "after" });
-    return [...short, [buildFrame({ mask, ...long }), filler, after]].map((frames) =>
-      Buffer.concat([options, ...frames]),
-    );
+    const longFrames = [buildFrame({ mask, ...long }), filler, after];
+    return [
+      ...[...short, longFrames].map((frames) => Buffer.concat([asked, ...frames])),
+      ...short.map((frames) => Buffer.concat([plain, ...frames])),
+      Buffer.concat([Buffer.from([flags, 0, 0, 0, 3, 1, 128, 1]), ...longFrames]),
+    ];
   });
 }
 
@@ -215,7 +231,10 @@ function tokens(): Buffer[] {
     { opcode: 2, announcedLength: 65_536 },
     { opcode: 2, announcedLength: 65_537, fin: false },
     { opcode: 2, announcedLength: 16_384 },
-    { opcode: 2, announcedLength: 5, lengthForm: 16 },
+    { opcode: 0, rsv1: true, payload: "z" },
+    { opcode: 2, announcedLength: 125, lengthForm: 16 },
+    { opcode: 2, announcedLength: 126, lengthForm: 16 },
+    { opcode: 2, announcedLength: 65_535, lengthForm: 64 },
     { opcode: 2, announcedLength: 5, lengthForm: 64 },
     { opcode: 2, announcedLength: 1n << 63n },
     { opcode: 2, announcedLength: 1n << 53n },
