@@ -265,7 +265,10 @@ export class FrameRelay {
         return position + this.#headerBytes;
       }
       const swallowed = this.#toSwallow > 0;
-      if (swallowed) this.#forwardRun(chunk, runStart, position);
+      if (swallowed) {
+        this.#forwardRun(chunk, runStart, position);
+        if (this.#isDone()) return end;
+      }
       this.#leaveDataFrame();
       position += needed;
       if (swallowed) {

@@ -133,6 +133,14 @@ describe("A stopped relay", () => {
     expect(checked.violation).toBeNull();
   });
 
+  test("swallows nothing more when it was stopped inside the call before", () => {
+    const checked = down({ swallow: 1 });
+    checked.onForward = () => checked.relay.stop();
+    checked.push(Buffer.concat([hex("89 00"), TEXT]));
+    expect(checked.frames.length).toBe(1);
+    expect(checked.swallows).toBe(0);
+  });
+
   test("still says whether a message was left unfinished", () => {
     const inFragments = down().push(START);
     inFragments.relay.stop();

@@ -1,15 +1,10 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  type Direction,
-  HOLD_LIMIT_BYTES,
-  MIN_FRAGMENT_BYTES,
-  type RelayOptions,
-} from "../../../src/wire/relay.ts";
+import type { Direction } from "../../../src/wire/relay.ts";
 import { buildFrame, closePayload } from "../../support/frames.ts";
 import { chunkSizes, legalStream } from "./legal-streams.ts";
-import { CheckedRelay, cut, readWithWs, relayOptions } from "./relay-harness.ts";
-import { expectedOf, frontOf, meaningOf } from "./relay-model.ts";
+import { CheckedRelay, readWithWs, relayOptions } from "./relay-harness.ts";
+import { checkOutcome } from "./relay-outcome.ts";
 
 type Damage =
   | { readonly kind: "flip"; readonly at: number; readonly bit: number }
@@ -56,47 +51,6 @@ function damaged(bytes: Buffer, damages: readonly Damage[]): Buffer {
 }
 
 const limit = fc.constantFrom(0, 0, 0, 10, 300, 65_536, 100_000);
-
-/** Relays the bytes and holds the outcome against the model; returns what must not depend on the cuts. */
-function checkOutcome(bytes: Buffer, options: RelayOptions, sizes: readonly number[]): string[] {
-  const checked = new CheckedRelay(options).push(...cut(bytes, sizes));
-  const { relay } = checked;
-  const expected = expectedOf(bytes, options);
-  const frames = [...expected.frames];
-
-  expect(endOf(checked)).toBe(expected.end);
-  expect(relay.messages).toBe(expected.messages);
-  expect(relay.bytes).toBe(checked.output.length);
-  const long = expected.end === "open" ? longFrameAt(expected.rest) : null;
-  const whole = expected.end === "open" ? expected.rest.length : 0;
-  const arrived = long === null ? whole : expected.rest.length - long.headerBytes;
-  // Of a long frame any part below a fragment may be held, of another all that there is.
-  const held = long === null ? whole : Math.min(relay.heldBytes, arrived, MIN_FRAGMENT_BYTES - 1);
-  expect(relay.heldBytes).toBe(held);
-  if (long !== null && arrived > held) {
-    frames.push(frontOf(expected.rest, arrived - held, long.headerBytes));
-  }
-  const meaning = meaningOf(checked.frames);
-  expect(meaning).toEqual(meaningOf(frames));
-  const lastData = checked.frames.findLast((frame) => frame.opcode < 0x8);
-  expect(relay.midMessage).toBe(lastData !== undefined && !lastData.fin);
-  return expected.end === "open"
-    ? [expected.end]
-    : [expected.end, JSON.stringify(checked.violation ?? checked.close), ...meaning];
-}
-
-function endOf(checked: CheckedRelay): string {
-  if (checked.violation !== null) return checked.violation.kind;
-  return checked.close === null ? "open" : "close";
-}
-
-/** Whether the unfinished frame in `rest` is longer than what is held whole. */
-function longFrameAt(rest: Buffer): { headerBytes: number } | null {
-  if (((rest[1] ?? 0) & 0x7f) !== 127) return null;
-  const headerBytes = (rest[1] ?? 0) >= 128 ? 14 : 10;
-  if (rest.length < headerBytes) return null;
-  return rest.readBigUInt64BE(2) > BigInt(HOLD_LIMIT_BYTES) ? { headerBytes } : null;
-}
 
 describe("Any bytes at all are relayed or end in one violation, whatever the chunks", () => {
   test("short legal frames with damage", () => {

@@ -31,6 +31,12 @@ export class CheckedRelay implements RelaySink {
   /** What was forwarded, call by call. */
   readonly calls: Buffer[] = [];
   readonly frames: ReadFrame[] = [];
+  /** The same, call by call, and what the relay said was unfinished during the call. */
+  readonly framesOfCalls: ReadFrame[][] = [];
+  readonly unfinished: number[] = [];
+  swallows = 0;
+  /** Every Ping payload that the gateway is to answer, in hexadecimal. */
+  readonly pings: string[] = [];
   /** Every Pong payload that was shown to the sink, in hexadecimal. */
   readonly pongs: string[] = [];
   /** Pongs with this payload are the gateway's own. */
@@ -67,7 +73,10 @@ export class CheckedRelay implements RelaySink {
     }
   }
 
-  takePing(): void {}
+  takePing(payload: Buffer): void {
+    this.#checkOpen("takePing");
+    this.pings.push(payload.toString("hex"));
+  }
 
   takePong(payload: Buffer): boolean {
     this.#checkOpen("takePong");
@@ -76,7 +85,8 @@ export class CheckedRelay implements RelaySink {
   }
 
   swallowed(): void {
-    // What follows from it is the session's business.
+    this.#checkOpen("swallowed");
+    this.swallows += 1;
   }
 
   closeReceived(close: Close): void {
@@ -97,6 +107,8 @@ export class CheckedRelay implements RelaySink {
     const frames = readFrames(Buffer.from(bytes));
     if (frames.length === 0) throw new Error("nothing was forwarded");
     this.frames.push(...frames);
+    this.framesOfCalls.push(frames);
+    this.unfinished.push(this.relay.unfinishedBytes);
     this.onForward();
     return frames.length;
   }
@@ -131,17 +143,18 @@ export function digest(payload: Uint8Array): string {
   return `${payload.length} bytes, ${createHash("sha1").update(payload).digest("hex")}`;
 }
 
-/** What `ws` reads from `bytes`: its messages, pings, pongs and Close in order, and its error. */
+/** What `ws` reads from `bytes`: its messages, pings, pongs and Close in order, and its error at last. */
 export async function readWithWs(
   bytes: Buffer,
   direction: Direction,
   deflate: PerMessageDeflate | null = null,
+  maxPayload = 0,
 ): Promise<string[]> {
   const seen: string[] = [];
   const receiver = new Receiver({
     isServer: direction === "clientToUpstream",
     extensions: deflate === null ? {} : { "permessage-deflate": deflate },
-    maxPayload: 0,
+    maxPayload,
     maxFragments: 0,
     maxBufferedChunks: 0,
     skipUTF8Validation: true,
@@ -154,13 +167,14 @@ export async function readWithWs(
   receiver.on("conclude", (code: number, reason: Buffer) => {
     seen.push(`close ${code} ${digest(reason)}`);
   });
-  receiver.on("error", (error) => seen.push(`error: ${error.message}`));
+  // The callback comes with the same error, and earlier.
+  receiver.on("error", () => undefined);
   // A copy: the parser unmasks in place.
   await new Promise<void>((resolve) => {
-    receiver.write(Buffer.from(bytes), () => resolve());
-    receiver.once("error", () => resolve());
-    // An unfinished message of deflated fragments calls nobody back: the parser waits for more.
-    if (deflate === null) resolve();
+    receiver.write(Buffer.from(bytes), (error) => {
+      if (error) seen.push(`error: ${error.message}`);
+      resolve();
+    });
   });
   return seen;
 }
