@@ -35,8 +35,10 @@ export function passesToBackend(
   connection: string | undefined,
   trusted: boolean,
 ): boolean {
-  if (HOP_BY_HOP.has(name) || SET_BY_US.has(name) || name.startsWith("softclose-")) return false;
-  if (isClaim(name) && !trusted) return false;
+  // CGI and its heirs read X_Forwarded_For as X-Forwarded-For.
+  const read = name.replaceAll("_", "-");
+  if (HOP_BY_HOP.has(name) || SET_BY_US.has(read) || read.startsWith("softclose-")) return false;
+  if (isClaim(read) && !trusted) return false;
   return connection === undefined || !hasToken(connection, name);
 }
 

@@ -7,7 +7,7 @@ export class Router {
   constructor(routes: readonly RouteConfig[]) {
     this.#entries = routes.map((route) => {
       const { path } = route.match;
-      return { route, prefix: path === null ? null : plainPath(path) };
+      return { route, prefix: path === null ? null : (plainPath(path) ?? path) };
     });
   }
 
@@ -20,6 +20,7 @@ export class Router {
   find(host: string, target: string): RouteConfig | null {
     const name = hostName(host);
     const path = plainPath(target.split(/[?#]/, 1)[0] ?? "/");
+    if (path === null) return null;
     const entry = this.#entries.find(
       ({ route, prefix }) => hostMatches(route.match.host, name) && pathMatches(prefix, path),
     );
@@ -34,16 +35,27 @@ function hostName(host: string): string {
 
 /**
  * The path as a backend is likely to read it, so that no other way of writing `/admin` gets round its
- * route: `/ws/../admin`, `//admin`, `/%61dmin`. What is sent on is what the client sent.
+ * route: `/ws/../admin`, `//admin`, `/%61dmin`. What is sent on is what the client sent. Null: what `..`
+ * leads to depends on the reader, as in `/admin//..`, where URLs keep the empty segment and file systems do
+ * not.
  */
-function plainPath(path: string): string {
+function plainPath(path: string): string | null {
   if (!/[.%\\]|\/\//.test(path)) return path;
-  const segments: string[] = [];
-  for (const segment of path.replace(/%[\da-f]{2}/gi, plainOctet).split(/[/\\]/)) {
-    if (segment === "..") segments.pop();
-    else if (segment !== "." && segment !== "") segments.push(segment);
+  /** With empty segments, and without. */
+  const asUrl: string[] = [];
+  const asFile: string[] = [];
+  const plain = path.replace(/%[\da-f]{2}/gi, plainOctet);
+  for (const segment of plain.split(/[/\\]/).slice(1)) {
+    if (segment === "..") {
+      asUrl.pop();
+      asFile.pop();
+    } else if (segment !== ".") {
+      asUrl.push(segment);
+      if (segment !== "") asFile.push(segment);
+    }
   }
-  return `/${segments.join("/")}`;
+  const read = asFile.join("/");
+  return read === asUrl.filter((segment) => segment !== "").join("/") ? `/${read}` : null;
 }
 
 /** RFC 3986 §6.2.2: a letter, digit, or one of `-._~` is the same thing encoded and as it is. */

@@ -6,8 +6,9 @@ import { spawnSync } from "node:child_process";
 import { accessSync, constants, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { freePort } from "./free-port.ts";
 import { processTree } from "./process-stats.ts";
-import { type Processes, type RunningProcess } from "./processes.ts";
+import type { Processes, RunningProcess } from "./processes.ts";
 
 export interface StartedProxy {
   running: RunningProcess;

@@ -27,6 +27,10 @@ describe("passesToBackend", () => {
     ["x-forwarded-port", false, true],
     ["forwarded", false, true],
     ["x-real-ip", false, true],
+    ["x_forwarded_for", false, false],
+    ["x_real-ip", false, true],
+    ["softclose_session", false, false],
+    ["my_header", true, true],
     ["x-named", false, false],
   ])("%s: %s, from a trusted proxy: %s", (name, stranger, trusted) => {
     expect(passesToBackend(name, "keep-alive, X-Named", false)).toBe(stranger);

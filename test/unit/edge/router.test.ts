@@ -28,7 +28,7 @@ describe("Router", () => {
     ["[2001:db8::2]", "/", null],
     ["", "/admin", "admin"],
     ["", "//admin", "admin"],
-    ["", "/x//..//admin", "admin"],
+    ["", "/x//..//admin", null],
     ["", "/%61dm%69n/a", "admin"],
     ["", "/x\\..\\admin", "admin"],
     ["", "/x%2f..%2fadmin", null],
@@ -49,6 +49,18 @@ describe("Router", () => {
       aRoute("second", { host: null, path: "/x" }),
     ]);
     expect(both.find("a", "/x")?.name).toBe("first");
+  });
+
+  it("finds none for a path that readers understand differently", () => {
+    const both = new Router([
+      aRoute("admin", { host: null, path: "/admin" }),
+      aRoute("rest", { host: null, path: null }),
+    ]);
+    // A URL's `..` takes the empty segment back; a file system's takes `admin` back.
+    expect(both.find("a", "/admin//../x")).toBeNull();
+    expect(both.find("a", "/x/%2E%2e\\admin//..")).toBeNull();
+    expect(both.find("a", "/x//../../admin")?.name).toBe("admin");
+    expect(both.find("a", "//admin/..")?.name).toBe("rest");
   });
 
   it("never throws, whatever host and target are", () => {
