@@ -3,7 +3,7 @@
  * Both answer a Close as they should and keep every frame that came.
  */
 import type { IncomingMessage } from "node:http";
-import { WebSocket } from "ws";
+import { type ClientOptions, WebSocket } from "ws";
 import type { Close } from "../../src/close/causes.ts";
 import { eventually } from "./eventually.ts";
 import { FrameLog } from "./frame-log.ts";
@@ -45,6 +45,9 @@ export function oneClose(code: number, reason = ""): Ending {
   return { closes: [close], tornBytes: 0, tcp: "fin", told: close, errors: [] };
 }
 
+/** What is passed on to `ws`. */
+type LibraryOptions = Pick<ClientOptions, "autoPong" | "createConnection">;
+
 export class LibraryClient implements Client {
   readonly log = new FrameLog();
   readonly socket: WebSocket;
@@ -52,7 +55,7 @@ export class LibraryClient implements Client {
   #tcp: "fin" | "reset" | null = null;
   #told: Close | null = null;
 
-  constructor(port: number, path = "/", options: { readonly autoPong?: boolean } = {}) {
+  constructor(port: number, path = "/", options: LibraryOptions = {}) {
     this.socket = new WebSocket(`ws://127.0.0.1:${port}${path}`, {
       perMessageDeflate: false,
       ...options,
