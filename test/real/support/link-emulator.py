@@ -3,6 +3,7 @@
 A link is a pair of TUN devices, each moved into a namespace of its own: whatever the kernel sends into one
 comes out of the other, later, or not at all. Orders come as lines of JSON on stdin, and each is answered by
 a line on stdout once it is in force. When stdin ends, so does this, and the kernel takes the devices away.
+The argument is the path of `ip`; or `--probe`, to see whether TUN devices are to be had.
 """
 
 import collections
@@ -137,7 +138,8 @@ def checksum(data):
 
 
 class Emulator:
-    def __init__(self):
+    def __init__(self, ip):
+        self.ip = ip
         self.selector = selectors.DefaultSelector()
         self.links = {}
         self.orders = b""
@@ -195,7 +197,7 @@ class Emulator:
         devices = []
         for name, pid in (near, far):
             devices.append(Device(name))
-            subprocess.run(["ip", "link", "set", "dev", name, "netns", str(pid)], check=True)
+            subprocess.run([self.ip, "link", "set", "dev", name, "netns", str(pid)], check=True)
         for source, target in (devices, devices[::-1]):
             way = Way(link, source, target)
             self.selector.register(source.fd, selectors.EVENT_READ, way)
@@ -206,4 +208,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--probe"]:
         Device("probe")
     else:
-        Emulator().run()
+        Emulator(sys.argv[1]).run()

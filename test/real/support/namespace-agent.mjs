@@ -9,8 +9,8 @@ import { connect, createServer } from "node:net";
 
 const ORDERS = {
   /** Runs lines of `ip -batch`. */
-  ip: async ({ lines }) => {
-    execFileSync("ip", ["-batch", "-"], { input: lines.join("\n") });
+  ip: async ({ program, lines }) => {
+    execFileSync(program, ["-batch", "-"], { input: lines.join("\n") });
     return {};
   },
   sysctl: async ({ path, value }) => {

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { Server, Socket } from "node:net";
 import { fileURLToPath } from "node:url";
+import { pathOf } from "../../support/programs.ts";
 
 const PROGRAM = fileURLToPath(new URL("namespace-agent.mjs", import.meta.url));
 
@@ -36,7 +37,7 @@ export class NamespaceAgent {
 
   /** Starts one in a new namespace, in which only the loopback interface is up. */
   static async start(): Promise<NamespaceAgent> {
-    const child = spawn("unshare", ["--net", process.execPath, PROGRAM], {
+    const child = spawn(pathOf("unshare"), ["--net", process.execPath, PROGRAM], {
       stdio: ["ignore", "inherit", "inherit", "ipc"],
     });
     const agent = new NamespaceAgent(child);
@@ -53,7 +54,7 @@ export class NamespaceAgent {
 
   /** Lines of `ip -batch`. */
   async ip(lines: readonly string[]): Promise<void> {
-    await this.#order("ip", { lines });
+    await this.#order("ip", { program: pathOf("ip"), lines });
   }
 
   async setSysctl(path: string, value: string): Promise<void> {

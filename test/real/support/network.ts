@@ -59,10 +59,11 @@ export interface Network {
 }
 
 export interface PathOptions {
-  /** The largest packet of both links. Default: 1500. */
-  readonly mtuBytes?: number;
-  /** The most that the gateway's kernel keeps of what its peers have not taken. Default: the system's. */
-  readonly gatewaySendBufferBytes?: number;
+  /**
+   * The client's link is a line on which a packet of 1500 bytes would take longer than TCP is used to wait:
+   * packets are small, and the gateway's kernel keeps a few of them only. Default: false.
+   */
+  readonly hasNarrowClientLink?: boolean;
 }
 
 /** `NETWORK_FAULTS=proxy` chooses the proxy where packets could be had. */

@@ -8,7 +8,7 @@ import type { Server, Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { GatewayProcess, type Place } from "../../support/gateway-process.ts";
-import { PYTHON, which } from "../../support/programs.ts";
+import { PYTHON, pathOf, which } from "../../support/programs.ts";
 import { NamespaceAgent } from "./namespace-agent.ts";
 import type { Link, LinkCounts, Listening, Network, Path, PathOptions } from "./network.ts";
 
@@ -16,11 +16,23 @@ const EMULATOR = fileURLToPath(new URL("link-emulator.py", import.meta.url));
 /** Which packets are lost is the same in each run, as far as the packets are. */
 const SEED = 5;
 
+/** How a device and the route over it are set up, as `ip` calls it. */
+interface Shape {
+  readonly device: string;
+  readonly route: string;
+}
+
+const WIDE: Shape = { device: "mtu 1500", route: "" };
+/** No bursts: neither of the kernel's large segments nor of a new connection's ten first ones. */
+const NARROW: Shape = { device: "mtu 576 gso_max_segs 1", route: "initcwnd 2" };
+/** The least that the kernel allows: smallest, first and largest. */
+const NARROW_SEND_BUFFER = "4608 4608 4608";
+
 /** Whether this machine lets us have namespaces and TUN devices. */
 export function canCarryPackets(): boolean {
   if (process.getuid?.() !== 0) return false;
   if (["ip", "unshare", "nsenter"].some((name) => which(name) === null)) return false;
-  return spawnSync("unshare", ["--net", PYTHON, EMULATOR, "--probe"]).status === 0;
+  return spawnSync(pathOf("unshare"), ["--net", PYTHON, EMULATOR, "--probe"]).status === 0;
 }
 
 export class PacketNetwork implements Network {
@@ -45,13 +57,11 @@ export class PacketNetwork implements Network {
     return new PacketNetwork(new LinkEmulator(), { clients, gateway, upstreams });
   }
 
-  async openPath({ mtuBytes = 1500, gatewaySendBufferBytes }: PathOptions = {}): Promise<Path> {
-    if (gatewaySendBufferBytes !== undefined) {
-      const sizes = `4096 ${gatewaySendBufferBytes} ${gatewaySendBufferBytes}`;
-      await this.#gateway.setSysctl("net/ipv4/tcp_wmem", sizes);
-    }
-    const clientLink = await this.#emulator.open(this.#clients, this.#gateway, mtuBytes);
-    const upstreamLink = await this.#emulator.open(this.#gateway, this.#upstreams, mtuBytes);
+  async openPath({ hasNarrowClientLink = false }: PathOptions = {}): Promise<Path> {
+    if (hasNarrowClientLink) await this.#gateway.setSysctl("net/ipv4/tcp_wmem", NARROW_SEND_BUFFER);
+    const shape = hasNarrowClientLink ? NARROW : WIDE;
+    const clientLink = await this.#emulator.open(this.#clients, this.#gateway, shape);
+    const upstreamLink = await this.#emulator.open(this.#gateway, this.#upstreams, WIDE);
     return new PacketPath(clientLink, upstreamLink, this.#clients, this.#gateway, this.#upstreams);
   }
 
@@ -87,7 +97,7 @@ class PacketPath implements Path {
 
   async startGateway(yaml: string): Promise<GatewayProcess> {
     const place: Place = {
-      command: ["nsenter", `--net=/proc/${this.#gateway.pid}/ns/net`, "--"],
+      command: [pathOf("nsenter"), `--net=/proc/${this.#gateway.pid}/ns/net`, "--"],
       get: (url) => this.#gateway.get(url),
     };
     const listeners = `listeners: [{ name: test, bind: "${this.client.farAddress}:0" }]\n`;
@@ -171,7 +181,7 @@ class LinkEmulator {
   #links = 0;
 
   constructor() {
-    this.#child = spawn("unshare", ["--net", PYTHON, EMULATOR], {
+    this.#child = spawn(pathOf("unshare"), ["--net", PYTHON, EMULATOR, pathOf("ip")], {
       stdio: ["pipe", "pipe", "inherit"],
     });
     this.#exited = once(this.#child, "exit");
@@ -183,7 +193,7 @@ class LinkEmulator {
   }
 
   /** A link between two namespaces, each with an address of its own on it. */
-  async open(near: NamespaceAgent, far: NamespaceAgent, mtuBytes: number): Promise<PacketLink> {
+  async open(near: NamespaceAgent, far: NamespaceAgent, shape: Shape): Promise<PacketLink> {
     this.#links += 1;
     const link = this.#links;
     const [nearDevice, farDevice] = [`near${link}`, `far${link}`];
@@ -193,8 +203,9 @@ class LinkEmulator {
     });
     const addressOf = (end: number): string => `10.${link}.0.${end}`;
     const setUp = (device: string, end: number): string[] => [
-      `address add ${addressOf(end)}/30 dev ${device}`,
-      `link set dev ${device} mtu ${mtuBytes} up`,
+      `address add ${addressOf(end)}/30 dev ${device} noprefixroute`,
+      `link set dev ${device} ${shape.device} up`,
+      `route add ${addressOf(0)}/30 dev ${device} src ${addressOf(end)} ${shape.route}`,
     ];
     await Promise.all([near.ip(setUp(nearDevice, 1)), far.ip(setUp(farDevice, 2))]);
     return new PacketLink(addressOf(2), (set) => this.#order({ link, set }));
