@@ -13,7 +13,7 @@ import {
   heartbeats,
   SESSION_RETRY,
 } from "./support/fault-setting.ts";
-import { cannotLose, MECHANISM } from "./support/network.ts";
+import { MECHANISM, needsPackets } from "./support/network.ts";
 
 const DELAY_MS = 200;
 /** Packets are lost several times in a row now and then, and each time TCP waits twice as long. */
@@ -120,7 +120,7 @@ describe.concurrent(`A link (${MECHANISM}) that brings bytes one by one`, () => 
   });
 });
 
-describe.skipIf(cannotLose())(`A link (${MECHANISM}) that loses 5 % of its packets`, () => {
+describe.skipIf(needsPackets("loss"))(`A link (${MECHANISM}) that loses 5 % of its packets`, () => {
   it.concurrent.for(titled(SIDES))("loses no message, %s", async ([, row], context) => {
     const setting = await start(context, row);
     const link = setting.path[row.side];

@@ -1,10 +1,7 @@
-/**
- * A client that takes nothing of what is sent to it: the heartbeat does not judge it, as no ping reaches it,
- * but `limits.slowConsumerTimeout` does.
- */
+/** A client that takes nothing of what is sent to it is judged by `limits.slowConsumerTimeout`. */
 import { describe, expect, it } from "vitest";
 import { eventually, LONG_MS } from "../support/eventually.ts";
-import { FAST_HEARTBEATS, FileNetwork } from "./support/fault-setting.ts";
+import { FileNetwork, heartbeats } from "./support/fault-setting.ts";
 import { MECHANISM } from "./support/network.ts";
 
 /** More than all buffers on its way hold. */
@@ -14,7 +11,10 @@ const network = new FileNetwork();
 describe.concurrent(`A client (${MECHANISM}) that takes nothing`, () => {
   const account = { cause: "slowConsumer", client: { sent: 1008 } } as const;
   const upstream = { sent: 1001, received: 1001 };
-  const more = `limits: { slowConsumerTimeout: 1500ms, maxMessageSize: 64MiB }\n${FAST_HEARTBEATS}`;
+  // Until the buffers are full it takes something, and answers no ping: the heartbeat must not come first.
+  const more =
+    "limits: { slowConsumerTimeout: 1500ms, maxMessageSize: 64MiB }\n" +
+    heartbeats("interval: 500ms, timeout: 15s");
 
   it("as it does not read, is closed with 1008, which it finds when it reads on", async (context) => {
     const setting = await network.start(context, { closeTimeout: "10s", more });

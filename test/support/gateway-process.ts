@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { eventually } from "./eventually.ts";
+import { eventually, LONG_MS } from "./eventually.ts";
 import { completeConfig } from "./gateway.ts";
 
 const MAIN = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
@@ -82,11 +82,16 @@ export class GatewayProcess {
     const [program = "", ...args] = [...place.command, ...gatewayCommand];
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
     const gateway = new GatewayProcess(child, folder, place);
-    await eventually(() => {
-      if (!gateway.lines.some(({ msg }) => msg === "ready")) {
-        throw new Error(`not ready; exit code ${child.exitCode}; ${gateway.stderr}`);
-      }
-    });
+    try {
+      await eventually(() => {
+        if (!gateway.lines.some(({ msg }) => msg === "ready")) {
+          throw new Error(`not ready; exit code ${child.exitCode}; ${gateway.stderr}`);
+        }
+      }, LONG_MS);
+    } catch (error) {
+      await gateway.stop();
+      throw error;
+    }
     return gateway;
   }
 

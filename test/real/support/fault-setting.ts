@@ -116,11 +116,16 @@ export class FaultSetting {
       upstreams.push(RawUpstream.over(server, url, behaviour));
     }
     const urls = upstreams.map(({ url }) => `{ url: "${url}" }`).join(", ");
-    const gateway = await path.startGateway(`routes: [{ name: all, pool: main }]
+    const yaml = `routes: [{ name: all, pool: main }]
 pools: { main: { balance: roundRobin, backends: [${urls}], ${pool} } }
 close: { timeout: ${closeTimeout} }
-${more}`);
-    return new FaultSetting(path, upstreams, gateway);
+${more}`;
+    try {
+      return new FaultSetting(path, upstreams, await path.startGateway(yaml));
+    } catch (error) {
+      await Promise.all(upstreams.map((upstream) => upstream.stop()));
+      throw error;
+    }
   }
 
   /** A client that has got its 101, or will. */

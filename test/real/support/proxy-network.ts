@@ -188,9 +188,10 @@ class Way {
       const piece = bytes.subarray(at, at + pieceBytes);
       at += piece.length;
       await this.#write(piece);
-      if (bytesPerSecond > 0) await lasts((piece.length / bytesPerSecond) * 1000);
-      // Each piece goes on its way alone.
-      else if (piece.length < bytes.length) await new Promise((resolve) => setImmediate(resolve));
+      const restMs = bytesPerSecond > 0 ? (piece.length / bytesPerSecond) * 1000 : 0;
+      // No timer is that short. Each piece goes on its way alone all the same.
+      if (restMs < 1) await new Promise((resolve) => setImmediate(resolve));
+      else await lasts(restMs);
     }
     this.#heldBytes -= bytes.length;
     if (this.#heldBytes < HELD_BYTES) this.#source.resume();
