@@ -82,12 +82,11 @@ export class GatewayProcess {
     const [program = "", ...args] = [...place.command, ...gatewayCommand];
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
     const gateway = new GatewayProcess(child, folder, place);
+    const ended = gateway.exited.then((code) => {
+      throw new Error(`ended with ${code}; ${gateway.stderr}`);
+    });
     try {
-      await eventually(() => {
-        if (!gateway.lines.some(({ msg }) => msg === "ready")) {
-          throw new Error(`not ready; exit code ${child.exitCode}; ${gateway.stderr}`);
-        }
-      }, LONG_MS);
+      await Promise.race([gateway.#ready(), ended]);
     } catch (error) {
       await gateway.stop();
       throw error;
@@ -150,6 +149,14 @@ export class GatewayProcess {
     if (this.#child.exitCode === null) this.#child.kill("SIGKILL");
     await this.exited;
     rmSync(this.#folder, { recursive: true });
+  }
+
+  #ready(): Promise<void> {
+    return eventually(() => {
+      if (this.lines.every(({ msg }) => msg !== "ready")) {
+        throw new Error(`not ready; ${this.stderr}`);
+      }
+    }, LONG_MS);
   }
 
   #address(listener: string): string {
