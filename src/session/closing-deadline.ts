@@ -18,8 +18,8 @@ export class ClosingDeadline {
   /** Whether the client has shown that it does not answer. */
   #isSilent = false;
   #startedAt = NEVER;
-  /** What waited for the client when it was last looked at, and when it last took some. */
-  #waitingAtLook = 0;
+  /** What the client had taken when it was last looked at, and when it last took some. */
+  #takenAtLook = 0;
   #tookAt = LONG_AGO;
   /** When to ask `isOver`; Infinity: there is no deadline. */
   at = NEVER;
@@ -35,8 +35,8 @@ export class ClosingDeadline {
     this.at = now + this.#closeTimeoutMs;
     this.#startedAt = now;
     this.#isSilent = isSilent("client", cause);
-    this.#waitingAtLook = this.#client.waitingBytes;
-    const isBehind = this.#waitingAtLook > 0 && this.#client.sentCode !== null;
+    this.#takenAtLook = this.#client.takenBytes;
+    const isBehind = this.#client.waitingBytes > 0 && this.#client.sentCode !== null;
     this.#tookAt = isBehind && !this.#isSilent ? now : LONG_AGO;
   }
 
@@ -46,9 +46,9 @@ export class ClosingDeadline {
    */
   isOver(now: number): boolean {
     if (this.#client.state !== "gone") {
-      const waiting = this.#client.waitingBytes;
-      if (waiting < this.#waitingAtLook) this.#tookAt = now;
-      this.#waitingAtLook = waiting;
+      const taken = this.#client.takenBytes;
+      if (taken > this.#takenAtLook) this.#tookAt = now;
+      this.#takenAtLook = taken;
       const since = this.#isTalking ? Math.max(this.#tookAt, this.#startedAt) : this.#tookAt;
       const patientUntil = since + this.#patienceMs;
       if (now < patientUntil) {

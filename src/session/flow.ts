@@ -8,6 +8,7 @@ import { makeFrame, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT } from "../wire/frame.
 import type { FrameRelay, Violation } from "../wire/relay.ts";
 import type { Slab } from "../wire/slab.ts";
 import type { RelayOwner } from "./forwarder.ts";
+import { NO_PING } from "./heartbeat.ts";
 import { Leg, type LegOwner } from "./leg.ts";
 import { newLink, relayFromClient } from "./session-links.ts";
 import type { SessionContext, SessionParts, UpstreamParts } from "./session-parts.ts";
@@ -231,10 +232,11 @@ export class Flow implements LegOwner, RelayOwner {
     if (!pingMark.matches(payload)) return false;
     const fromClient = leg === this.client;
     const heartbeat = fromClient ? this.watch.clientHeartbeat : this.link?.heartbeat;
-    const rttMs = heartbeat?.ponged(clock.now()) ?? null;
+    const ping = pingMark.numberOf(payload);
+    const rttMs = heartbeat?.ponged(clock.now(), ping) ?? null;
     if (rttMs !== null) observer.heartbeatRtt(leg.side, rttMs / 1000);
     if (!fromClient && this.retry !== null) {
-      this.retry.ponged(pingMark.numberOf(payload));
+      this.retry.ponged(ping);
       // If the log is still full no read from the client would ask for the next one.
       if (clock.now() >= this.retry.pingAt) this.pingUpstream();
       this.regulateClient();
@@ -252,23 +254,30 @@ export class Flow implements LegOwner, RelayOwner {
     this.link?.leg.write(frames);
   }
 
-  pingUpstream(): void {
+  /** Returns the ping's number. */
+  pingUpstream(): number {
     const { pingMark, clock } = this.#context;
     const payload = pingMark.payload();
+    const ping = pingMark.numberOf(payload);
     this.link?.leg.write(makeFrame(OPCODE_PING, payload, true));
-    this.retry?.pinged(pingMark.numberOf(payload), clock.now());
+    this.retry?.pinged(ping, clock.now());
+    return ping;
   }
 
   /** A ping, or the text that stands for one. */
   pingClient(): void {
+    const { pingMark, clock } = this.#context;
     const { payload, text } = this.#parts.route.heartbeat.client;
+    let ping = NO_PING;
     if (payload === "ping") {
-      this.client.write(makeFrame(OPCODE_PING, this.#context.pingMark.payload(), false));
+      const mark = pingMark.payload();
+      ping = pingMark.numberOf(mark);
+      this.client.write(makeFrame(OPCODE_PING, mark, false));
     } else if (this.link?.relay.midMessage !== true) {
       // Inside a fragmented message no other message may begin; its own bytes keep hops awake.
       this.tellClient(text);
     }
-    this.watch.clientHeartbeat.pinged(this.#context.clock.now());
+    this.watch.clientHeartbeat.pinged(clock.now(), ping);
   }
 
   /** A text message of the gateway's own. */

@@ -41,6 +41,8 @@ export class PingMark {
 const MARK_BYTES = 8;
 const PAYLOAD_BYTES = MARK_BYTES + 4;
 const NEVER = Number.POSITIVE_INFINITY;
+/** What stands for a ping and has no number. */
+export const NO_PING = -1;
 
 export class Heartbeat {
   readonly #intervalMs: number;
@@ -49,6 +51,7 @@ export class Heartbeat {
   #pingAt: number;
   /** When the ping was sent whose answer is awaited; null: none is. */
   #awaitedSince: number | null = null;
+  #awaitedPing = NO_PING;
   #standingStillSince: number | null = null;
 
   /**
@@ -81,16 +84,21 @@ export class Heartbeat {
     return now >= this.#pingAt ? "ping" : "nothing";
   }
 
-  /** A ping went out. An older one that is still unanswered keeps its deadline. */
-  pinged(now: number): void {
+  /** A ping went out: its number, or NO_PING. An older one that is still unanswered keeps its deadline. */
+  pinged(now: number, ping: number): void {
     this.#pingAt = Math.max(this.#pingAt + this.#intervalMs, now + this.#intervalMs / 2);
     // Nobody is bound to answer an application's text: it keeps hops awake and proves nothing.
-    if (this.#expectsAnswer) this.#awaitedSince ??= now;
+    if (!this.#expectsAnswer || this.#awaitedSince !== null) return;
+    this.#awaitedSince = now;
+    this.#awaitedPing = ping;
   }
 
-  /** Milliseconds since the ping that this pong answers; null: no ping was awaited. */
-  ponged(now: number): number | null {
-    const since = this.#awaitedSince;
+  /**
+   * The pong to ping number `ping`. Milliseconds since that ping; null: it was not the awaited one. On a
+   * long way a pong may come after other bytes have shown life, and after the next ping.
+   */
+  ponged(now: number, ping: number): number | null {
+    const since = ping === this.#awaitedPing ? this.#awaitedSince : null;
     this.#awaitedSince = null;
     return since === null ? null : now - since;
   }

@@ -14,6 +14,7 @@ import type { Close, Side } from "../close/causes.ts";
 import { makeCloseFrame } from "../wire/frame.ts";
 import type { Slab } from "../wire/slab.ts";
 import type { Clock } from "./clock.ts";
+import { takenBytes } from "./taken-bytes.ts";
 
 export type LegState = "open" | "closeSent" | "closeReceived" | "closed" | "gone";
 
@@ -51,7 +52,7 @@ export class Leg {
   #state: LegState = "open";
   /** Since when too much waits to be sent; null: it does not. */
   #blockedSince: number | null = null;
-  #waitingAtLook = 0;
+  #takenAtLook = 0;
   /** Sockets come paused: nothing may be read before somebody listens. */
   #paused = true;
   /** A few at most: what waits is bounded by the high-water mark and one chunk. */
@@ -111,15 +112,20 @@ export class Leg {
     return this.#socket.writableLength;
   }
 
+  /** Grows whenever the kernel takes some of what waits. */
+  get takenBytes(): number {
+    return takenBytes(this.#socket);
+  }
+
   /**
    * Since when the peer has taken nothing although something waits; null: nothing keeps it. Seen from
    * one look to the next, as the kernel says no more.
    */
   stalledSince(now: number): number | null {
     if (this.#blockedSince === null) return null;
-    const waiting = this.waitingBytes;
-    if (waiting < this.#waitingAtLook) this.#blockedSince = now;
-    this.#waitingAtLook = waiting;
+    const taken = this.takenBytes;
+    if (taken > this.#takenAtLook) this.#blockedSince = now;
+    this.#takenAtLook = taken;
     return this.#blockedSince;
   }
 
@@ -224,10 +230,9 @@ export class Leg {
 
   #blockIfFull(): void {
     if (this.#blockedSince !== null) return;
-    const waiting = this.#socket.writableLength;
-    if (waiting < this.#highWaterMarkBytes) return;
+    if (this.waitingBytes < this.#highWaterMarkBytes) return;
     this.#blockedSince = this.#clock.now();
-    this.#waitingAtLook = waiting;
+    this.#takenAtLook = this.takenBytes;
     this.#owner.legBlocked(this);
   }
 

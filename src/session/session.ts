@@ -428,8 +428,10 @@ export class Session implements FlowOwner, RetryHost, WheelEntry {
       return;
     }
     if (due.pingClient) this.#flow.pingClient();
-    if (due.pingUpstream || now >= (this.#retry?.pingAt ?? NEVER)) this.#flow.pingUpstream();
-    if (due.pingUpstream) link?.heartbeat.pinged(now);
+    if (due.pingUpstream || now >= (this.#retry?.pingAt ?? NEVER)) {
+      const ping = this.#flow.pingUpstream();
+      if (due.pingUpstream) link?.heartbeat.pinged(now, ping);
+    }
     // While the client is blocked it is not read: what it has answered may lie in the kernel.
     const isMute = !this.#flow.client.blocked && this.#retry?.isMute(now) === true;
     if (isMute) this.#endOrHold("upstreamUnresponsive");

@@ -2,6 +2,8 @@
 
 const TRY_EVERY_MS = 5;
 const DEFAULT_LIMIT_MS = 8_000;
+/** Where networks with faults, or other processes, take their time. */
+export const LONG_MS = 30_000;
 
 /** Resolves with what `probe` returns once it no longer throws. Fails with its last error. */
 export async function eventually<T>(

@@ -4,14 +4,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { eventually } from "./eventually.ts";
+import { eventually, LONG_MS } from "./eventually.ts";
 import { completeConfig } from "./gateway.ts";
 
 const MAIN = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 
 interface SessionView {
   readonly state: string;
-  readonly bytes: { readonly clientToUpstream: number };
+  readonly bytes: { readonly clientToUpstream: number; readonly upstreamToClient: number };
 }
 
 interface Status {
@@ -21,9 +21,23 @@ interface Status {
   readonly pools: readonly { readonly backends: readonly { readonly connections: number }[] }[];
 }
 
+/** Where a gateway runs. */
+export interface Place {
+  /** Runs a command there, which is given behind it. */
+  readonly command: readonly string[];
+  /** The body of an HTTP answer, asked for there. */
+  get(url: string): Promise<string>;
+}
+
+const BESIDE_THE_TEST: Place = {
+  command: [],
+  get: async (url) => await (await fetch(url)).text(),
+};
+
 export class GatewayProcess {
   readonly #child: ChildProcess;
   readonly #folder: string;
+  readonly #place: Place;
   /** Parsed log lines so far. */
   readonly lines: Record<string, unknown>[] = [];
   stderr = "";
@@ -31,9 +45,10 @@ export class GatewayProcess {
   /** Resolves to the exit code; null: ended by a signal. */
   readonly exited: Promise<number | null>;
 
-  private constructor(child: ChildProcess, folder: string) {
+  private constructor(child: ChildProcess, folder: string, place: Place) {
     this.#child = child;
     this.#folder = folder;
+    this.#place = place;
     child.stdout?.on("data", (text: Buffer) => this.#read(text.toString()));
     child.stderr?.on("data", (text: Buffer) => {
       this.stderr += text.toString();
@@ -45,11 +60,15 @@ export class GatewayProcess {
    * Starts `softclose run -c` and waits until it is ready. `yaml` needs routes and pools only, like
    * that of `startGateway`. `nodeOptions`: for Node itself. Remember `stop` at the end.
    */
-  static async start(yaml: string, nodeOptions: readonly string[] = []): Promise<GatewayProcess> {
+  static async start(
+    yaml: string,
+    nodeOptions: readonly string[] = [],
+    place: Place = BESIDE_THE_TEST,
+  ): Promise<GatewayProcess> {
     const folder = mkdtempSync(join(tmpdir(), "softclose-test-"));
     const file = join(folder, "gateway.yaml");
     writeFileSync(file, completeConfig(yaml));
-    return await GatewayProcess.startWith(file, folder, nodeOptions);
+    return await GatewayProcess.startWith(file, folder, nodeOptions, place);
   }
 
   /** The same with a file that is there; `folder` is removed at the end. */
@@ -57,16 +76,21 @@ export class GatewayProcess {
     file: string,
     folder: string,
     nodeOptions: readonly string[] = [],
+    place: Place = BESIDE_THE_TEST,
   ): Promise<GatewayProcess> {
-    const child = spawn(process.execPath, [...nodeOptions, MAIN, "run", "-c", file], {
-      stdio: ["ignore", "pipe", "pipe"],
+    const gatewayCommand = [process.execPath, ...nodeOptions, MAIN, "run", "-c", file];
+    const [program = "", ...args] = [...place.command, ...gatewayCommand];
+    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+    const gateway = new GatewayProcess(child, folder, place);
+    const ended = gateway.exited.then((code) => {
+      throw new Error(`ended with ${code}; ${gateway.stderr}`);
     });
-    const gateway = new GatewayProcess(child, folder);
-    await eventually(() => {
-      if (!gateway.lines.some(({ msg }) => msg === "ready")) {
-        throw new Error(`not ready; exit code ${child.exitCode}; ${gateway.stderr}`);
-      }
-    });
+    try {
+      await Promise.race([gateway.#ready(), ended]);
+    } catch (error) {
+      await gateway.stop();
+      throw error;
+    }
     return gateway;
   }
 
@@ -83,20 +107,18 @@ export class GatewayProcess {
   }
 
   async status(): Promise<Status> {
-    const response = await fetch(`${this.adminUrl}/api/status`);
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- our own admin API
-    return (await response.json()) as Status;
+    return JSON.parse(await this.#place.get(`${this.adminUrl}/api/status`)) as Status;
   }
 
   async sessions(): Promise<SessionView[]> {
-    const response = await fetch(`${this.adminUrl}/api/sessions`);
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- our own admin API
-    return (await response.json()) as SessionView[];
+    return JSON.parse(await this.#place.get(`${this.adminUrl}/api/sessions`)) as SessionView[];
   }
 
   /** The value of one series of `/metrics`; NaN where it is not there. */
   async metric(series: string): Promise<number> {
-    const text = await (await fetch(`${this.adminUrl}/metrics`)).text();
+    const text = await this.#place.get(`${this.adminUrl}/metrics`);
     const line = text.split("\n").find((candidate) => candidate.startsWith(`${series} `));
     return line === undefined ? Number.NaN : Number(line.slice(series.length + 1));
   }
@@ -127,6 +149,14 @@ export class GatewayProcess {
     if (this.#child.exitCode === null) this.#child.kill("SIGKILL");
     await this.exited;
     rmSync(this.#folder, { recursive: true });
+  }
+
+  #ready(): Promise<void> {
+    return eventually(() => {
+      if (this.lines.every(({ msg }) => msg !== "ready")) {
+        throw new Error(`not ready; ${this.stderr}`);
+      }
+    }, LONG_MS);
   }
 
   #address(listener: string): string {

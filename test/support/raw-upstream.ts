@@ -148,11 +148,15 @@ export class RawUpstream {
     const address = server.address();
     if (address === null || typeof address === "string") throw new Error("no port");
     const upstream = new RawUpstream(server, host, address.port);
-    server.on("connection", (socket: Socket) => {
-      const peer = new UpstreamPeer(socket, behaviour);
-      upstream.peers.push(peer);
-      onConnect(socket);
-    });
+    upstream.#serve(behaviour, onConnect);
+    return upstream;
+  }
+
+  /** With a server that listens already; `url`: where the gateway finds it. */
+  static over(server: Server, url: string, behaviour: Behaviour): RawUpstream {
+    const { hostname, port } = new URL(url);
+    const upstream = new RawUpstream(server, hostname, Number(port));
+    upstream.#serve(behaviour, () => undefined);
     return upstream;
   }
 
@@ -172,6 +176,14 @@ export class RawUpstream {
   async stop(): Promise<void> {
     for (const { socket } of this.peers) socket.destroy();
     await new Promise((resolve) => this.#server.close(resolve));
+  }
+
+  #serve(behaviour: Behaviour, onConnect: (socket: Socket) => void): void {
+    this.#server.on("connection", (socket: Socket) => {
+      const peer = new UpstreamPeer(socket, behaviour);
+      this.peers.push(peer);
+      onConnect(socket);
+    });
   }
 }
 

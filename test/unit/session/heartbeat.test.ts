@@ -3,6 +3,7 @@ import { Heartbeat, PingMark } from "../../../src/session/heartbeat.ts";
 
 const CONFIG = { intervalMs: 1_000, timeoutMs: 300, payload: "ping", text: "" } as const;
 const FULL_INTERVAL = (): number => 0;
+const PING = 1;
 const NEVER = Number.POSITIVE_INFINITY;
 
 describe("Heartbeat", () => {
@@ -22,19 +23,19 @@ describe("Heartbeat", () => {
     const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
     expect(heartbeat.verdict(999, 0)).toBe("nothing");
     expect(heartbeat.verdict(1_000, 0)).toBe("ping");
-    heartbeat.pinged(1_040);
-    heartbeat.ponged(1_050);
+    heartbeat.pinged(1_040, PING);
+    heartbeat.ponged(1_050, PING);
     expect(heartbeat.nextAt).toBe(2_000);
     expect(heartbeat.verdict(60_000, 1_050)).toBe("ping");
-    heartbeat.pinged(60_000);
-    heartbeat.ponged(60_001);
+    heartbeat.pinged(60_000, PING);
+    heartbeat.ponged(60_001, PING);
     expect(heartbeat.verdict(60_001, 60_001)).toBe("nothing");
     expect(heartbeat.nextAt).toBe(60_500);
   });
 
   it("finds a peer unresponsive exactly at the timeout after an unanswered ping", () => {
     const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
-    heartbeat.pinged(1_000);
+    heartbeat.pinged(1_000, PING);
     expect(heartbeat.nextAt).toBe(1_300);
     expect(heartbeat.verdict(1_299, 999)).toBe("nothing");
     expect(heartbeat.verdict(1_300, 999)).toBe("unresponsive");
@@ -42,30 +43,30 @@ describe("Heartbeat", () => {
 
   it("takes any byte behind the ping as life", () => {
     const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
-    heartbeat.pinged(1_000);
+    heartbeat.pinged(1_000, PING);
     expect(heartbeat.verdict(5_000, 1_001)).toBe("ping");
   });
 
   it("measures from an unanswered ping on, however many follow it", () => {
     const heartbeat = new Heartbeat({ ...CONFIG, timeoutMs: 2_500 }, 0, FULL_INTERVAL);
-    heartbeat.pinged(1_000);
-    heartbeat.pinged(2_000);
-    heartbeat.pinged(3_000);
+    heartbeat.pinged(1_000, PING);
+    heartbeat.pinged(2_000, PING);
+    heartbeat.pinged(3_000, PING);
     expect(heartbeat.verdict(3_499, 0)).toBe("nothing");
     expect(heartbeat.verdict(3_500, 0)).toBe("unresponsive");
   });
 
   it("tells the time from ping to pong, once", () => {
     const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
-    expect(heartbeat.ponged(10)).toBeNull();
-    heartbeat.pinged(1_000);
-    expect(heartbeat.ponged(1_042)).toBe(42);
-    expect(heartbeat.ponged(1_043)).toBeNull();
+    expect(heartbeat.ponged(10, PING)).toBeNull();
+    heartbeat.pinged(1_000, PING);
+    expect(heartbeat.ponged(1_042, PING)).toBe(42);
+    expect(heartbeat.ponged(1_043, PING)).toBeNull();
   });
 
   it("adds the time for which it stood still to the deadline", () => {
     const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
-    heartbeat.pinged(1_000);
+    heartbeat.pinged(1_000, PING);
     heartbeat.standStill(1_100);
     heartbeat.standStill(1_500);
     expect(heartbeat.verdict(1_900, 0)).toBe("nothing");
@@ -77,7 +78,7 @@ describe("Heartbeat", () => {
 
   it("forgets no sign of life over many short stand-stills", () => {
     const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
-    heartbeat.pinged(1_000);
+    heartbeat.pinged(1_000, 1);
     // Heard for 100 ms of each 200 ms, and asked for a verdict just before the next byte is read.
     for (let now = 1_100; now < 4_000; now += 200) {
       heartbeat.standStill(now);
@@ -89,7 +90,7 @@ describe("Heartbeat", () => {
   it("gives a ping that was sent while it stood still its whole time afterwards", () => {
     const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
     heartbeat.standStill(500);
-    heartbeat.pinged(1_000);
+    heartbeat.pinged(1_000, PING);
     expect(heartbeat.nextAt).toBe(2_000);
     heartbeat.goOn(1_600, 0);
     expect(heartbeat.verdict(1_899, 0)).toBe("nothing");
@@ -98,9 +99,20 @@ describe("Heartbeat", () => {
 
   it("with payload text never awaits an answer", () => {
     const heartbeat = new Heartbeat({ ...CONFIG, payload: "text", text: "hi" }, 0, FULL_INTERVAL);
-    heartbeat.pinged(1_000);
+    heartbeat.pinged(1_000, PING);
     expect(heartbeat.nextAt).toBe(2_000);
     expect(heartbeat.verdict(1_999, 0)).toBe("nothing");
+  });
+
+  it("does not take the pong of an earlier ping for that of the awaited one", () => {
+    const heartbeat = new Heartbeat({ ...CONFIG, timeoutMs: 3_000 }, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000, 1);
+    // Another byte has shown life before the pong, which is still on its way at the next ping.
+    expect(heartbeat.verdict(2_000, 1_500)).toBe("ping");
+    heartbeat.pinged(2_000, 2);
+    expect(heartbeat.ponged(2_100, 1)).toBeNull();
+    // It is life all the same.
+    expect(heartbeat.verdict(5_000, 2_100)).toBe("ping");
   });
 });
 
