@@ -51,7 +51,9 @@ retry: { session: { enabled: true, resend: unconfirmed } }
         expect(await gateway.metric(RESUMED)).toBe(1);
       }, LIMIT_MS);
       await echoed(client, "still here");
-      expect(client.log.messages.map(String)).toEqual(["hello", "into the void", "still here"]);
+      // What was not confirmed before the hop froze may come twice.
+      const messages = new Set(client.log.messages.map(String));
+      expect([...messages]).toEqual(["hello", "into the void", "still here"]);
       client.sendClose(1000);
       expect(await client.ended()).toEqual(oneClose(1000));
       expect((await gateway.recorded())[0]).toMatchObject({ backend: other.url, resumes: 1 });

@@ -45,8 +45,7 @@ export function oneClose(code: number, reason = ""): Ending {
   return { closes: [close], tornBytes: 0, tcp: "fin", told: close, errors: [] };
 }
 
-/** What is passed on to `ws`. */
-
+/** `options` are passed on to `ws`. */
 export class LibraryClient implements Client {
   readonly log = new FrameLog();
   readonly socket: WebSocket;
