@@ -51,6 +51,7 @@ class Connection {
   readonly #after: number;
   readonly #code: number;
   readonly #resume: number;
+  #isOpen = false;
   #received = 0;
   #sent = 0;
   #fragments: Buffer[] = [];
@@ -77,7 +78,8 @@ class Connection {
 
   /** The process ends as it should. */
   goAway(): void {
-    this.#close(GOING_AWAY);
+    if (this.#isOpen) this.#close(GOING_AWAY);
+    else this.#peer.end();
   }
 
   #answer(): void {
@@ -98,6 +100,8 @@ class Connection {
   }
 
   #open(): void {
+    if (!this.#peer.socket.writable) return;
+    this.#isOpen = true;
     this.#peer.accept();
     if (this.#part === "chatty") {
       this.#chatter = setInterval(() => {

@@ -5,6 +5,7 @@
 import { describe, expect, it, type TestContext } from "vitest";
 import { eventually, LONG_MS } from "../support/eventually.ts";
 import { titled } from "../support/outcome.ts";
+import { lacks } from "../support/programs.ts";
 import {
   cleanEnd,
   type FarClient,
@@ -13,7 +14,7 @@ import {
   heartbeats,
   SESSION_RETRY,
 } from "./support/fault-setting.ts";
-import { MECHANISM, needsPackets } from "./support/network.ts";
+import { MECHANISM, PACKETS } from "./support/network.ts";
 
 const DELAY_MS = 200;
 /** Packets are lost several times in a row now and then, and each time TCP waits twice as long. */
@@ -120,7 +121,7 @@ describe.concurrent(`A link (${MECHANISM}) that brings bytes one by one`, () => 
   });
 });
 
-describe.skipIf(needsPackets("loss"))(`A link (${MECHANISM}) that loses 5 % of its packets`, () => {
+describe.skipIf(lacks(PACKETS))(`A link (${MECHANISM}) that loses 5 % of its packets`, () => {
   it.concurrent.for(titled(SIDES))("loses no message, %s", async ([, row], context) => {
     const setting = await start(context, row);
     const link = setting.path[row.side];

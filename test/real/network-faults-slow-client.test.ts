@@ -1,5 +1,6 @@
 /** A client at the end of a link that brings 1 kB/s: it costs time, neither its session nor memory. */
 import { describe, expect, it } from "vitest";
+import { lacks } from "../support/programs.ts";
 import {
   cleanEnd,
   type FaultSetting,
@@ -7,7 +8,7 @@ import {
   heartbeats,
   lasts,
 } from "./support/fault-setting.ts";
-import { MECHANISM, needsPackets } from "./support/network.ts";
+import { MECHANISM, PACKETS } from "./support/network.ts";
 
 const MIB = 2 ** 20;
 const MESSAGE = Buffer.alloc(16 * MIB, Buffer.from("0123456789abcdefghijklmnopqrstuvwxyz"));
@@ -23,7 +24,7 @@ async function bytesToClient({ gateway }: FaultSetting): Promise<number> {
   return session?.bytes.upstreamToClient ?? 0;
 }
 
-describe.skipIf(needsPackets("a slow client"))(`A client (${MECHANISM}) that gets 1 kB/s`, () => {
+describe.skipIf(lacks(PACKETS))(`A client (${MECHANISM}) that gets 1 kB/s`, () => {
   it("keeps its session for as long as it takes something, and a message of 16 MiB arrives whole", async (context) => {
     const setting = await network.start(context, {
       hasNarrowClientLink: true,

@@ -9,6 +9,7 @@
  */
 import type { Server, Socket } from "node:net";
 import type { GatewayProcess } from "../../support/gateway-process.ts";
+import type { Need } from "../../support/programs.ts";
 import { canCarryPackets, PacketNetwork } from "./packet-network.ts";
 import { ProxyNetwork } from "./proxy-network.ts";
 
@@ -73,14 +74,13 @@ const CARRIES_PACKETS = process.env["NETWORK_FAULTS"] !== "proxy" && canCarryPac
 export const MECHANISM = CARRIES_PACKETS ? "packets between namespaces" : "an in-process TCP proxy";
 
 /**
- * For `describe.skipIf`: whether a test is of what only packets have. TCP makes good what is lost before a
- * proxy sees it, and the buffers of loopback are too large to see 1 kB/s behind them.
+ * What a test of loss or of 1 kB/s needs: TCP makes good what is lost before a proxy sees it, and the
+ * buffers of loopback are too large to see a slow client behind them.
  */
-export function needsPackets(what: string): boolean {
-  if (CARRIES_PACKETS) return false;
-  console.warn(`skipped, ${what}: needs packets (root, network namespaces, TUN devices, Python)`);
-  return true;
-}
+export const PACKETS: Need = {
+  name: "packets (root, network namespaces, TUN devices, Python)",
+  found: () => CARRIES_PACKETS,
+};
 
 export function openNetwork(): Promise<Network> {
   return CARRIES_PACKETS ? PacketNetwork.open() : Promise.resolve(new ProxyNetwork());
