@@ -15,6 +15,7 @@ import {
 } from "../wire/response-head.ts";
 import type { Backend } from "./backend.ts";
 import { type Rejection, readRejection } from "./rejection.ts";
+import { CONNECTED_TO_ITSELF, isSelfConnection } from "./self-connection.ts";
 import {
   type Agreement,
   newKey,
@@ -200,6 +201,7 @@ export class Dial {
 
   readonly #onConnect = (): void => {
     this.#state = "awaitingHead";
+    if (isSelfConnection(this.#upstream.socket)) this.#fail("refused", CONNECTED_TO_ITSELF, true);
   };
 
   readonly #onEnd = (): void => {

@@ -6,6 +6,7 @@
  *      └────────────── end, error, timeout, abort ──────────────────────────▲
  */
 import { connect, type Socket } from "node:net";
+import { CONNECTED_TO_ITSELF, isSelfConnection } from "./self-connection.ts";
 
 /** What is probed; a `Backend` is one. */
 export interface ProbeTarget {
@@ -86,6 +87,7 @@ export class ProbeAttempt {
     let connected = false;
     socket.on("connect", () => {
       connected = true;
+      if (isSelfConnection(socket)) this.fail(CONNECTED_TO_ITSELF);
     });
     // First of all listeners: what the system says is plainer than what a protocol's client makes of it.
     // That client ends the socket with errors of its own, too, and reports those itself.

@@ -5,8 +5,8 @@
  */
 import { createServer, type Socket } from "node:net";
 import { buildFrame, closePayload } from "../support/frames.ts";
+import { Random } from "../support/random.ts";
 import { UpstreamPeer } from "../support/raw-upstream.ts";
-import { Random } from "./random.ts";
 import type { UpstreamPart } from "./story.ts";
 
 /** What a backend knows of one connection when it ends. */

@@ -1,7 +1,7 @@
 /** What each part of a client does, from the open session to its end. */
 import { buildFrame, closePayload, type FrameSpec } from "../support/frames.ts";
+import { Random } from "../support/random.ts";
 import { ChaosClient } from "./client.ts";
-import { Random } from "./random.ts";
 import { type ClientPart, messageOf, type Story } from "./story.ts";
 
 const TEXT = 0x1;
@@ -106,6 +106,11 @@ const ACTS: Readonly<Record<ClientPart, Act>> = {
       client.sendBytes(frame.subarray(0, random.int(1, frame.length - 1)));
     }
     client.vanish(random.pick(["fin", "reset"]));
+  },
+
+  halfCloses: async (client, random) => {
+    await talk(client, random.int(0, client.story.messages));
+    client.halfClose();
   },
 
   leavesEarly: () => Promise.resolve(),

@@ -82,10 +82,13 @@ export class ChaosClient {
     this.opened = new Promise((resolve) => {
       this.#settle = resolve;
     });
-    const socket = connect({ host: "127.0.0.1", port, noDelay: true });
+    const allowHalfOpen = story.client === "halfCloses";
+    const socket = connect({ host: "127.0.0.1", port, noDelay: true, allowHalfOpen });
     this.#socket = socket;
     socket.on("data", (chunk: Buffer) => this.#read(chunk));
     socket.on("error", () => undefined);
+    // By itself it would end its half only where `allowHalfOpen` is off.
+    socket.on("end", () => socket.end());
     const limit = setTimeout(() => {
       this.facts.faults.push(`its session has not ended after ${LIFE_LIMIT_MS / 1000} s`);
       socket.destroy();
@@ -183,6 +186,12 @@ export class ChaosClient {
     // Node never tells of the end of a socket that is reset after its FIN has gone out.
     if (how === "reset" && !this.#socket.writableEnded) this.#socket.resetAndDestroy();
     else this.#socket.destroy();
+  }
+
+  /** Its FIN; it goes on reading until the gateway ends TCP, too. */
+  halfClose(): void {
+    this.facts.vanished = true;
+    this.#socket.end();
   }
 
   #write(bytes: Uint8Array): void {

@@ -3,9 +3,9 @@
  * are out at once, so that session retry always has somewhere to go; but now and then all are.
  */
 import { setTimeout as delay } from "node:timers/promises";
+import { Random } from "../support/random.ts";
 import type { Backends } from "./backends.ts";
 import type { GatewayLife } from "./gateway-life.ts";
-import { Random } from "./random.ts";
 import {
   BACKENDS,
   BAD_CONFIGS,

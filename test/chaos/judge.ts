@@ -28,7 +28,12 @@ const SWITCHING_PROTOCOLS = 101;
 const GOING_AWAY = 1001;
 /** Why a session that is retried ends with `upstreamLost` all the same; the README has the table. */
 const OBSTACLES = ["mid-message", "buffer"];
-const VANISHING: ReadonlySet<Story["client"]> = new Set(["vanishes", "leavesEarly", "stalls"]);
+const VANISHING: ReadonlySet<Story["client"]> = new Set([
+  "vanishes",
+  "halfCloses",
+  "leavesEarly",
+  "stalls",
+]);
 
 /** What is wrong; empty: nothing. */
 export function judge(one: Case): string[] {

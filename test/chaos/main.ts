@@ -11,14 +11,15 @@ import { boundedRun } from "../bench/bounded-run.ts";
 import { median } from "../bench/measurements.ts";
 import { residentKib } from "../bench/process-stats.ts";
 import type { Processes } from "../bench/processes.ts";
+import { Scrape } from "../bench/scrape.ts";
+import { Random } from "../support/random.ts";
 import { Backends } from "./backends.ts";
 import { play } from "./client-parts.ts";
-import { Scrape } from "./counters.ts";
+import { disagreements, imbalance, shrunkCounters } from "./counters.ts";
 import { Disruptions } from "./disruptions.ts";
 import { GatewayLife, type Holdings } from "./gateway-life.ts";
 import { History } from "./history.ts";
 import { judge } from "./judge.ts";
-import { Random } from "./random.ts";
 import { type Played, type Problem, printReport } from "./report.ts";
 import { CAP, FIRST_VARIATION } from "./settings.ts";
 import { addressOf, drawStory, type Story } from "./story.ts";
@@ -184,8 +185,8 @@ class Chaos {
     let before: Scrape | null = null;
     while (!this.#isOver) {
       const scrape = new Scrape(await this.#steady.metrics());
-      for (const detail of scrape.imbalance) this.#add("counters", detail);
-      for (const detail of before === null ? [] : scrape.shrunkSince(before)) {
+      for (const detail of imbalance(scrape)) this.#add("counters", detail);
+      for (const detail of before === null ? [] : shrunkCounters(before, scrape)) {
         this.#add("counters", detail);
       }
       before = scrape;
@@ -206,7 +207,7 @@ class Chaos {
     if (left !== "") this.#add("left over", left);
     for (const detail of await this.#heldMoreThan(before)) this.#add("left over", detail);
     const scrape = new Scrape(await this.#steady.metrics());
-    for (const detail of [...scrape.imbalance, ...scrape.disagreements(this.#steady.records)]) {
+    for (const detail of [...imbalance(scrape), ...disagreements(scrape, this.#steady.records)]) {
       this.#add("counters", detail);
     }
     const exit = await this.#steady.shutDown(SHUTDOWN_LIMIT_MS);

@@ -1,5 +1,5 @@
 /** The configuration that the chaos run's gateways have, and what a reload makes of it. */
-import type { Random } from "./random.ts";
+import type { Random } from "../support/random.ts";
 
 /** What of the configuration changes from reload to reload. None of it changes which ends are right. */
 export interface Variation {

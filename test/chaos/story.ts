@@ -2,7 +2,7 @@
  * What one client and its upstream are going to do: drawn from the seed, so that it can be told again.
  * The route limits which stories can be told on it, and with them which ends are right.
  */
-import { Random } from "./random.ts";
+import { Random } from "../support/random.ts";
 
 export type RouteName =
   | "plain"
@@ -53,6 +53,8 @@ export type ClientPart =
   | "silent"
   /** Goes without a Close: by reset or FIN, at any moment. */
   | "vanishes"
+  /** Ends its own half of TCP without a Close, and reads on. */
+  | "halfCloses"
   /** Closes before its handshake is answered; or between two fragments. */
   | "leavesEarly"
   | "closesMidMessage"
@@ -88,6 +90,7 @@ const CLIENT_PARTS: Readonly<Record<ClientPart, number>> = {
   stalls: 2,
   silent: 2,
   vanishes: 10,
+  halfCloses: 3,
   leavesEarly: 3,
   closesMidMessage: 3,
   garbage: 3,
@@ -95,7 +98,15 @@ const CLIENT_PARTS: Readonly<Record<ClientPart, number>> = {
 };
 
 /** Where the upstream must get everything, or what it gets is counted, clients are good ones. */
-const GOOD_CLIENTS = { talks: 50, fragments: 15, floods: 3, pauses: 3, vanishes: 8, idles: 4 };
+const GOOD_CLIENTS = {
+  talks: 50,
+  fragments: 15,
+  floods: 3,
+  pauses: 3,
+  vanishes: 8,
+  halfCloses: 2,
+  idles: 4,
+};
 
 const STORIES: Readonly<
   Record<

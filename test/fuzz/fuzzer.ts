@@ -1,7 +1,7 @@
 /** The search: mutations of a corpus, one after the other, until something breaks or time is up. */
 import { setImmediate } from "node:timers/promises";
+import { Random } from "../support/random.ts";
 import { mutate } from "./mutate.ts";
-import { Random } from "./random.ts";
 import type { Target } from "./target.ts";
 
 /** After so much the event loop gets its turn, and the target is asked what has been left behind. */
@@ -31,7 +31,7 @@ export class Fuzzer {
   constructor(target: Target, corpus: readonly Buffer[], options: FuzzerOptions) {
     this.#target = target;
     this.#options = options;
-    this.#random = new Random(options.seed);
+    this.#random = Random.of(options.seed);
     this.corpus = [...target.seeds, ...corpus];
   }
 

@@ -1,5 +1,5 @@
 /** Changes an input a little: the moves of a mutation fuzzer, a few at a time. */
-import type { Random } from "./random.ts";
+import type { Random } from "../support/random.ts";
 
 /** Borders of lengths, signs and character classes. */
 const BYTES = [0x00, 0x01, 0x09, 0x0a, 0x0d, 0x20, 0x7d, 0x7e, 0x7f, 0x80, 0x81, 0xfe, 0xff];

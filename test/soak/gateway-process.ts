@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { freePort } from "../bench/free-port.ts";
 import { openDescriptors, residentKib } from "../bench/process-stats.ts";
 import type { Processes, RunningProcess } from "../bench/processes.ts";
+import { Scrape } from "../bench/scrape.ts";
 
 export interface Sample {
   cycles: number;
@@ -19,9 +20,6 @@ export interface Sample {
 
 const GATEWAY = new URL("../../../dist/main.js", import.meta.url);
 const COLLECTOR = new URL("./collect-on-request.js", import.meta.url);
-
-/** A line of the exposition format: name, labels (may be empty), value. */
-const METRIC_LINE = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/gm;
 
 export class GatewayProcess {
   readonly port: number;
@@ -66,26 +64,26 @@ log: { level: error }
   /** The heap after a full collection, and everything else at the same moment. */
   async sample(cycles: number): Promise<Sample> {
     await this.#collectGarbage();
-    const text = await fetchText(this.#adminPort, "/metrics");
+    const scrape = new Scrape(await fetchText(this.#adminPort, "/metrics"));
     const ends = new Map<string, number>();
-    for (const [, name, labels, value] of text.matchAll(METRIC_LINE)) {
-      if (name !== "softclose_session_ends_total") continue;
-      const cause = /cause="([^"]*)"/.exec(labels ?? "")?.[1];
-      if (cause !== undefined) ends.set(cause, (ends.get(cause) ?? 0) + Number(value));
+    for (const [labels, value] of scrape.series.get("softclose_session_ends_total") ?? []) {
+      const cause = /cause="([^"]*)"/.exec(labels)?.[1];
+      if (cause !== undefined) ends.set(cause, (ends.get(cause) ?? 0) + value);
     }
     return {
       cycles,
       residentKib: residentKib([this.running.pid]),
-      heapBytes: sum(text, "nodejs_heap_size_used_bytes"),
+      heapBytes: scrape.total("nodejs_heap_size_used_bytes"),
       descriptors: openDescriptors(this.running.pid),
-      sessionsActive: sum(text, "softclose_sessions_active"),
-      sessionsTotal: sum(text, "softclose_sessions_total"),
+      sessionsActive: scrape.total("softclose_sessions_active"),
+      sessionsTotal: scrape.total("softclose_sessions_total"),
       ends,
     };
   }
 
   async sessionsActive(): Promise<number> {
-    return sum(await fetchText(this.#adminPort, "/metrics"), "softclose_sessions_active");
+    const scrape = new Scrape(await fetchText(this.#adminPort, "/metrics"));
+    return scrape.total("softclose_sessions_active");
   }
 
   #collectGarbage(): Promise<void> {
@@ -100,16 +98,6 @@ log: { level: error }
       child.send({ kind: "collect" });
     });
   }
-}
-
-/** The sum over all label sets of one metric. */
-function sum(text: string, metric: string): number {
-  let total: number | undefined;
-  for (const [, name, , value] of text.matchAll(METRIC_LINE)) {
-    if (name === metric) total = (total ?? 0) + Number(value);
-  }
-  if (total === undefined) throw new Error(`/metrics has no ${metric}`);
-  return total;
 }
 
 function fetchText(port: number, path: string): Promise<string> {

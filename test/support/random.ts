@@ -30,9 +30,14 @@ export class Random {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / UINT32;
   }
 
+  /** A whole number from 0 and below `limit`; 0 where there is none. */
+  below(limit: number): number {
+    return Math.floor(this.next() * limit);
+  }
+
   /** A whole number, both ends included. */
   int(least: number, most: number): number {
-    return least + Math.floor(this.next() * (most - least + 1));
+    return least + this.below(most - least + 1);
   }
 
   chance(probability: number): boolean {
@@ -40,7 +45,7 @@ export class Random {
   }
 
   pick<T>(choices: readonly T[]): T {
-    const choice = choices[this.int(0, choices.length - 1)];
+    const choice = choices[this.below(choices.length)];
     if (choice === undefined) throw new Error("nothing to pick from");
     return choice;
   }
