@@ -56,6 +56,8 @@ export function httpStatusFor(cause: Cause, status: number | null = null): numbe
  */
 export function addresseeOf(cause: Cause): Side | null {
   if (cause === "clientProtocolError") return "client";
+  // Why session retry did not help is no news to the upstream.
+  if (cause === "upstreamUnresponsive") return "client";
   if (cause === "upstreamProtocolError") return "upstream";
   return null;
 }

@@ -442,7 +442,7 @@ export class Session implements FlowOwner, RetryHost, WheelEntry {
   #endOrHold(cause: Cause): void {
     const isUpstreams = cause === "upstreamUnresponsive";
     if (isUpstreams && this.#state === "moving" && !this.#isTorn) this.#dispatch({ type: "left" });
-    else if (!isUpstreams || !this.#hold("unresponsive")) this.end(cause);
+    else if (!isUpstreams || !this.#hold("unresponsive")) this.end(cause, this.#ending.detail);
   }
 
   #nextCheck(): number {

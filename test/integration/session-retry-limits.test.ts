@@ -40,6 +40,17 @@ describe("A death inside a message towards the client", () => {
     expect(retry.handshakes).toHaveLength(1);
   });
 
+  it("says so as well where the upstream has fallen silent", async () => {
+    const heartbeat = "heartbeat: { upstream: { interval: 100ms, timeout: 300ms } }";
+    const started = await retry.start({ more: `${heartbeat}\nclose: { timeout: 200ms }` });
+    const client = await retry.open();
+    (await retry.serving()).send({ opcode: 1, fin: false, payload: "first half" });
+    const { closes } = await client.ended();
+    expect(closes).toEqual([{ code: 1014, reason: "mid-message" }]);
+    const [record] = await started.recorded();
+    expect(record).toMatchObject({ cause: "upstreamUnresponsive", detail: "mid-message" });
+  });
+
   it("resumes where the torn frame had not reached the client at all", async () => {
     await retry.start();
     const client = await retry.open();
