@@ -128,8 +128,12 @@ export class Session implements FlowOwner, RetryHost, WheelEntry {
     }
   }
 
-  /** Closes both sockets at once, whatever is still on the way. */
+  /**
+   * Closes both sockets at once, whatever is still on the way. Only a client that has closed gets its echo:
+   * without it, it would see 1006.
+   */
   destroy(): void {
+    if (this.#state === "awaitingUpstream") this.#dispatch({ type: "deadline" });
     this.#flow.destroy();
     this.#retry?.retired.destroy();
   }

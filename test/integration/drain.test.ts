@@ -9,6 +9,7 @@ import { onePool, startGateway, type TestGateway } from "../support/gateway.ts";
 import { GatewayProcess } from "../support/gateway-process.ts";
 import { LightClient, LightUpstream, type LightUpstreamOptions } from "../support/light-peers.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { RawUpstream } from "../support/raw-upstream.ts";
 
 const upstreams: LightUpstream[] = [];
 const processes: GatewayProcess[] = [];
@@ -105,7 +106,8 @@ it("closes 1,000 sessions evenly over drain.timeout, each with 1012, and exits w
 
 it("exits with 1 when it had to destroy clients that never answer their Close", async () => {
   const backend = await upstream();
-  const gateway = await startProcess(onePool([backend.url], "drain: { timeout: 500ms }\n"));
+  // The last of the polite ones have a tenth of it to answer in.
+  const gateway = await startProcess(onePool([backend.url], "drain: { timeout: 2s }\n"));
   const deaf = await open(gateway.port, 3, false);
   const polite = await open(gateway.port, 3);
 
@@ -115,6 +117,22 @@ it("exits with 1 when it had to destroy clients that never answer their Close", 
   for (const { close } of [...deaf, ...polite]) expect(close?.code).toBe(1012);
   expect(gateway.lines.find(({ msg }) => msg === "drained")).toMatchObject({ destroyed: 3 });
   for (const { socket } of deaf) socket.destroy();
+});
+
+it("a client that has closed gets its echo, also if the upstream never answers", async () => {
+  const silent = await RawUpstream.start();
+  const gateway = await startProcess(onePool([silent.url], "drain: { timeout: 500ms }\n"));
+  const client = new RawClient(gateway.port);
+  expect(await client.answered()).toBe(101);
+  client.sendClose(4000, "done");
+  await (await silent.peer()).log.frame(8);
+  gateway.signal("SIGTERM");
+  expect(await client.ended()).toBe("fin");
+  expect(client.log.closes).toEqual([{ code: 4000, reason: "done" }]);
+  expect(await gateway.exited).toBe(1);
+  const sent = { client: { sent: 4000, received: 4000 } };
+  expect(gateway.records).toMatchObject([{ cause: "clientClosed", ...sent }]);
+  await silent.stop();
 });
 
 it("takes SIGINT as SIGTERM", async () => {
