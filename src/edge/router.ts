@@ -1,13 +1,20 @@
 /** Which route a request takes: the first whose host and path match. */
 import type { RouteConfig } from "../config/config.ts";
 
+interface Entry {
+  readonly route: RouteConfig;
+  /** As `readingsOf` gives it. */
+  readonly prefix: string | null;
+}
+
 export class Router {
-  readonly #entries: readonly { readonly route: RouteConfig; readonly prefix: string | null }[];
+  readonly #entries: readonly Entry[];
 
   constructor(routes: readonly RouteConfig[]) {
     this.#entries = routes.map((route) => {
       const { path } = route.match;
-      return { route, prefix: path === null ? null : (plainPath(path) ?? path) };
+      // The configuration has only paths with one reading.
+      return { route, prefix: path === null ? null : (readingsOf(path)[0] ?? path) };
     });
   }
 
@@ -16,13 +23,20 @@ export class Router {
     return this.#entries.find(({ route }) => route.name === name)?.route;
   }
 
-  /** `host` as in the Host header; `target` in origin form. */
+  /**
+   * `host` as in the Host header; `target` in origin form. Null: none matches, or different ones do, by how
+   * the path is read.
+   */
   find(host: string, target: string): RouteConfig | null {
     const name = hostName(host);
-    const path = plainPath(target.split(/[?#]/, 1)[0] ?? "/");
-    if (path === null) return null;
+    const [first = "/", ...others] = readingsOf(target.split(/[?#]/, 1)[0] ?? "/");
+    const route = this.#find(name, first);
+    return others.every((path) => this.#find(name, path) === route) ? route : null;
+  }
+
+  #find(host: string, path: string): RouteConfig | null {
     const entry = this.#entries.find(
-      ({ route, prefix }) => hostMatches(route.match.host, name) && pathMatches(prefix, path),
+      ({ route, prefix }) => hostMatches(route.match.host, host) && pathMatches(prefix, path),
     );
     return entry?.route ?? null;
   }
@@ -34,28 +48,43 @@ function hostName(host: string): string {
 }
 
 /**
- * The path as a backend is likely to read it, so that no other way of writing `/admin` gets round its
- * route: `/ws/../admin`, `//admin`, `/%61dmin`. What is sent on is what the client sent. Null: what `..`
- * leads to depends on the reader, as in `/admin//..`, where URLs keep the empty segment and file systems do
- * not.
+ * The path in every way in which a backend may read it, so that no other way of writing `/admin` gets round its
+ * route. Most have one: `//admin` and `/%61dmin` are `/admin`. But `/x/../admin`, `/x%2f..%2fadmin` and `/admin//..`
+ * depend on the reader: whether it resolves dots, keeps empty segments before it does, and what it takes for a
+ * separator. What is sent on is what the client sent.
  */
-function plainPath(path: string): string | null {
-  if (!/[.%\\]|\/\//.test(path)) return path;
-  /** With empty segments, and without. */
-  const asUrl: string[] = [];
-  const asFile: string[] = [];
+function readingsOf(path: string): readonly string[] {
+  if (!/%|\\|\/\/|\/\.{1,2}(?:\/|$)/.test(path)) return [path];
   const plain = path.replace(/%[\da-f]{2}/gi, plainOctet);
-  for (const segment of plain.split(/[/\\]/).slice(1)) {
-    if (segment === "..") {
-      asUrl.pop();
-      asFile.pop();
-    } else if (segment !== ".") {
-      asUrl.push(segment);
-      if (segment !== "") asFile.push(segment);
-    }
+  const readings = new Set<string>();
+  for (const separator of hasOneReading(plain) ? ["/"] : SEPARATORS) {
+    const segments = plain.split(separator).slice(1);
+    readings.add(joined(segments));
+    readings.add(joined(resolved(segments)));
+    readings.add(joined(resolved(segments.filter((segment) => segment !== ""))));
   }
-  const read = asFile.join("/");
-  return read === asUrl.filter((segment) => segment !== "").join("/") ? `/${read}` : null;
+  return [...readings];
+}
+
+const SEPARATORS = ["/", /[/\\]/, /[/\\]|%2F|%5C/];
+
+/** Whether a path, its unreserved characters not encoded, means the same to all. */
+function hasOneReading(path: string): boolean {
+  return !/\\|%2F|%5C|(?:^|\/)\.{1,2}(?:\/|$)/.test(path);
+}
+
+function joined(segments: readonly string[]): string {
+  return `/${segments.filter((segment) => segment !== "").join("/")}`;
+}
+
+/** RFC 3986 §5.2.4. */
+function resolved(segments: readonly string[]): readonly string[] {
+  const left: string[] = [];
+  for (const segment of segments) {
+    if (segment === "..") left.pop();
+    else if (segment !== ".") left.push(segment);
+  }
+  return left;
 }
 
 /** RFC 3986 §6.2.2: a letter, digit, or one of `-._~` is the same thing encoded and as it is. */
