@@ -18,6 +18,9 @@ export interface UpstreamReport {
   /** Whole messages, up to the gateway's Close. */
   readonly received: number;
   readonly sent: number;
+  /** The code of the gateway's Close, and that of its own that was no answer; 1005: an empty one. */
+  readonly told: number | null;
+  readonly closed: number | null;
   /** What was wrong with the gateway's frames; empty: nothing. */
   readonly fault: string;
 }
@@ -36,6 +39,9 @@ const SLOWEST_HANDSHAKE_MS = 400;
 const SLOW_ECHO_MS = 60;
 const CHATTER_EVERY_MS = 50;
 const CHATTER = Buffer.alloc(24_000, "chatter ");
+/** Fills what kernels hold for a client within a second or two. */
+const GUSH_EVERY_MS = 10;
+const GUSH = Buffer.alloc(256_000, "chatter ");
 /** What waits for the gateway: as much as any server would let pile up. */
 const HIGH_WATER_MARK_BYTES = 1024 * 1024;
 const TOO_BIG_BYTES = 1024 * 1024;
@@ -55,7 +61,8 @@ class Connection {
   #received = 0;
   #sent = 0;
   #fragments: Buffer[] = [];
-  #closeSeen = false;
+  #told: number | null = null;
+  #closed: number | null = null;
   /** Nothing more may be written: a Close has gone out, or what no frame can follow. */
   #isSilent = false;
   #fault = "";
@@ -103,12 +110,15 @@ class Connection {
     if (!this.#peer.socket.writable) return;
     this.#isOpen = true;
     this.#peer.accept();
-    if (this.#part === "chatty") {
-      this.#chatter = setInterval(() => {
-        if (this.#peer.socket.writableLength < HIGH_WATER_MARK_BYTES) this.#send(CHATTER);
-      }, CHATTER_EVERY_MS);
-    }
+    if (this.#part === "chatty") this.#chatters(CHATTER, CHATTER_EVERY_MS);
+    if (this.#part === "gushes") this.#chatters(GUSH, GUSH_EVERY_MS);
     this.#act();
+  }
+
+  #chatters(message: Buffer, everyMs: number): void {
+    this.#chatter = setInterval(() => {
+      if (this.#peer.socket.writableLength < HIGH_WATER_MARK_BYTES) this.#send(message);
+    }, everyMs);
   }
 
   #nonsense(): void {
@@ -155,6 +165,7 @@ class Connection {
       case "echo":
       case "slow":
       case "chatty":
+      case "gushes":
       case "resetsOnce":
       case "rejects":
       case "nonsense":
@@ -167,10 +178,10 @@ class Connection {
     // Kept only until they are read: a run has many thousands.
     for (const { opcode, fin, payload, mask, raw } of this.#peer.log.frames.splice(0)) {
       if (mask === null) this.#fault ||= `a frame without a mask: ${raw.toString("hex", 0, 8)}`;
-      if (this.#closeSeen) this.#fault ||= `a frame behind the Close, opcode ${opcode}`;
+      if (this.#told !== null) this.#fault ||= `a frame behind the Close, opcode ${opcode}`;
       if (opcode === CLOSE) {
-        this.#closeSeen = true;
-        this.#close(payload.length === 0 ? NO_STATUS : payload.readUInt16BE(0));
+        this.#told = payload.length === 0 ? NO_STATUS : payload.readUInt16BE(0);
+        this.#write({ opcode: CLOSE, payload: payload.subarray(0, 2) });
         this.#peer.end();
       } else if (opcode === PING) {
         this.#write({ opcode: PONG, payload });
@@ -200,6 +211,8 @@ class Connection {
   }
 
   #close(code: number): void {
+    if (this.#isSilent) return;
+    this.#closed = code;
     const payload = code === NO_STATUS ? "" : closePayload(code, code === this.#code ? "part" : "");
     this.#write({ opcode: CLOSE, payload });
     this.#isSilent = true;
@@ -220,6 +233,8 @@ class Connection {
       resume: this.#resume,
       received: this.#received,
       sent: this.#sent,
+      told: this.#told,
+      closed: this.#closed,
       fault: this.#fault,
     });
   }

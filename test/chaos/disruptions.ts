@@ -41,6 +41,7 @@ const WEIGHTS: Readonly<Record<Event, number>> = {
 };
 
 const MAX_OUT = 2;
+const BLACKOUT_DUE = 8;
 /** Long enough to be found out by `heartbeat.upstream`; short enough not to be. */
 const FREEZE_LONG_MS = 5_500;
 const FREEZE_SHORT_MS = 800;
@@ -69,8 +70,10 @@ export class Disruptions {
 
   /** Goes on until `stop`; then everything is put right again before it resolves. */
   async run(): Promise<void> {
-    while (!this.#isStopped) {
-      const event = this.#random.weighted(WEIGHTS);
+    for (let number = 1; !this.#isStopped; number += 1) {
+      // Each run has one at least.
+      const isDue = number >= BLACKOUT_DUE && this.counts.blackout === undefined;
+      const event = isDue && this.#out.size === 0 ? "blackout" : this.#random.weighted(WEIGHTS);
       const random = Random.of(this.#random.int(0, 2 ** 31), event);
       const running = this.#carryOut(event, random).catch((error: unknown) => {
         this.problems.push(`${event}: ${String(error)}`);
@@ -196,7 +199,8 @@ export class Disruptions {
   async #blackout(random: Random): Promise<void> {
     if (this.#out.size > 0) return;
     this.#count("blackout");
-    const outMs = random.int(300, 2_500);
+    // Longer than some sessions look for another upstream.
+    const outMs = random.int(300, 6_000);
     const all = Array.from({ length: BACKENDS }, (_, index) => index);
     for (const backend of all) this.#out.add(backend);
     await Promise.all(all.map((backend) => this.#kill(backend, outMs)));

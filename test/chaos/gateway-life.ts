@@ -18,6 +18,7 @@ export type LoggedRecord = Pick<
   | "session"
   | "durationMs"
   | "route"
+  | "backend"
   | "clientIp"
   | "cause"
   | "client"
@@ -45,6 +46,8 @@ export class GatewayLife {
   readonly errors: string[] = [];
   /** Sessions that were closed through the admin API. */
   readonly closedByAdmin = new Set<string>();
+  /** Sessions that it had to destroy at the end of its drain, as it logs. */
+  destroyed = 0;
   /** From when on it shuts down. */
   drainsFrom = Number.POSITIVE_INFINITY;
   readonly running: RunningProcess;
@@ -66,6 +69,10 @@ export class GatewayLife {
     // The readiness line may have come already; records have not.
     running.child.stdout?.on("data", (text: string) => this.#read(text));
     running.child.stderr?.on("data", (text: string) => this.errors.push(text));
+    running.child.once("exit", (code, signal) => {
+      const isOver = this.drainsFrom < Number.POSITIVE_INFINITY;
+      if (!isOver) this.errors.push(`it ended by itself: ${code ?? signal}\n${running.output}`);
+    });
   }
 
   static async start(
@@ -143,6 +150,7 @@ export class GatewayLife {
     for (const line of lines) {
       const parsed = JSON.parse(line);
       if (parsed.cause !== undefined) this.records.push(parsed);
+      if (parsed.msg === "drained") this.destroyed = parsed.destroyed;
       // A file that is no good is the run's own doing.
       const isBad = parsed.level === "error" || parsed.level === "fatal";
       if (isBad && parsed.outcome !== "invalid" && parsed.cause === undefined)

@@ -20,8 +20,14 @@ export interface Entry {
 
 /** How long the run's own processes may take to notice, on a machine that is busy. */
 const SLACK_MS = 3_000;
+/** Longer than `heartbeat.upstream` takes, interval and timeout. */
+const LONG_FREEZE_MS = 5_000;
+/** By when a session stands, and its first ping is due. */
+const STANDING_MS = 1_500;
 
 export class History {
+  /** How long before and after it something may still explain an end. */
+  slackMs = SLACK_MS;
   readonly #entries: Entry[] = [];
 
   /** What is done to processes hits every gateway; `wider` is their history. */
@@ -59,9 +65,21 @@ export class History {
     return new Set(this.during(from, to).map(({ backend }) => backend));
   }
 
+  /** Whether a session that stood from `from` to `to` has seen the backend frozen for long, and stayed. */
+  spansLongFreeze(backend: number, from: number, to: number): boolean {
+    return this.during(from, to).some(
+      (entry) =>
+        entry.what === "frozen" &&
+        entry.backend === backend &&
+        entry.to - entry.from >= LONG_FREEZE_MS &&
+        entry.from >= from + STANDING_MS &&
+        entry.to <= to,
+    );
+  }
+
   during(from: number, to: number): Entry[] {
     const own = this.#entries.filter(
-      (entry) => entry.from <= to + SLACK_MS && entry.to >= from - SLACK_MS,
+      (entry) => entry.from <= to + this.slackMs && entry.to >= from - this.slackMs,
     );
     return [...own, ...(this.#wider?.during(from, to) ?? [])];
   }

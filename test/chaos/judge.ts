@@ -3,9 +3,9 @@
  * gateway recorded, and what the upstream got, held against the story and the history. Pure.
  */
 import type { Cause } from "../../src/close/causes.ts";
-import { carriesRetryAfter, defaultCloses } from "../../src/close/default-closes.ts";
 import type { UpstreamReport } from "./backend.ts";
 import type { ClientFacts } from "./client.ts";
+import { CLOSE_TABLE, codeOfRejection } from "./close-table.ts";
 import type { LoggedRecord } from "./gateway-life.ts";
 import type { Disruption, History } from "./history.ts";
 import { BACKENDS, CAPPED_BACKENDS } from "./settings.ts";
@@ -22,6 +22,8 @@ export interface Case {
   /** When the gateway began to shut down; Infinity: never. */
   readonly drainsFrom: number;
   readonly closedByAdmin: ReadonlySet<string>;
+  /** The backend that the record names; -1: none. */
+  readonly backend: number;
 }
 
 const SWITCHING_PROTOCOLS = 101;
@@ -51,6 +53,8 @@ export function judge(one: Case): string[] {
   if (record.route !== story.route) problems.push(`the route ${record.route}`);
   problems.push(
     ...judgeEnd(one, record),
+    ...judgeFarewells(one, record),
+    ...judgeFrozen(one, record),
     ...judgeTraffic(one, record),
     ...judgeEchoes(one, record),
   );
@@ -76,17 +80,51 @@ function judgeEnd(one: Case, record: LoggedRecord): string[] {
   const right = rightCodes(one, record);
   if (!right.includes(code)) problems.push(`Close ${code} "${reason}", not ${right.join(" or ")}`);
   const tellsWhen = /; retry-after=\d+$/.test(reason);
-  if (tellsWhen !== carriesRetryAfter(record.cause)) problems.push(`the reason "${reason}"`);
+  if (tellsWhen !== (CLOSE_TABLE[record.cause].tellsWhen ?? false))
+    problems.push(`the reason "${reason}"`);
   return problems;
 }
 
 /** The codes that the tables have for the recorded cause. */
-function rightCodes({ story, facts }: Case, { cause }: LoggedRecord): number[] {
-  if (cause === "clientClosed") return [facts.closed ?? Number.NaN];
+function rightCodes({ story, facts }: Case, { cause }: LoggedRecord): readonly (number | null)[] {
+  if (cause === "clientClosed") return [facts.closed];
   if (cause === "upstreamClosed") return [story.upstreamCode, GOING_AWAY];
-  const status = story.upstream === "rejects" ? story.upstreamCode : null;
-  const close = defaultCloses(cause, { status, offender: "client" }).client;
-  return close === null ? [] : [close.code];
+  if (cause === "upstreamRejected") {
+    return [codeOfRejection(story.upstream === "rejects" ? story.upstreamCode : null)];
+  }
+  return [CLOSE_TABLE[cause].client];
+}
+
+/** What each upstream of the session was told, if it was told anything. */
+function judgeFarewells(one: Case, record: LoggedRecord): string[] {
+  const problems: string[] = [];
+  for (const { told, closed, resume } of one.reports) {
+    if (told === null) continue;
+    // One that closes by itself gets its own code back, unless ours was on its way already.
+    const right: (number | null)[] = [closed];
+    if (resume === record.resumes) right.push(farewell(one, record));
+    else right.push(GOING_AWAY);
+    if (!right.includes(told)) {
+      problems.push(`upstream ${resume} was told ${told}, not ${right.join(" or ")}`);
+    }
+  }
+  return problems;
+}
+
+function farewell({ story, facts }: Case, { cause }: LoggedRecord): number | null {
+  if (cause === "clientClosed") return facts.closed;
+  if (cause === "messageTooBig" && story.upstream === "tooBig") return 1009;
+  return CLOSE_TABLE[cause].upstream;
+}
+
+/** The heartbeat must have found out a backend that was frozen for long. */
+function judgeFrozen({ facts, story, history, backend }: Case, record: LoggedRecord): string[] {
+  // While a client takes nothing its upstream is not read, and cannot be heard.
+  if (story.client === "pauses" || story.client === "stalls") return [];
+  if (record.refused === true || record.resumes > 0) return [];
+  const end = facts.startedAt + record.durationMs;
+  const hasOutlived = history.spansLongFreeze(backend, facts.startedAt, end);
+  return hasOutlived ? ["it has outlived its upstream's freeze"] : [];
 }
 
 /** What may explain a cause. */
@@ -158,9 +196,13 @@ const never = (): boolean => false;
 
 /** Backends of the `nasty` pool are ejected for what the stories do on its routes. */
 const EXPLAINED: Readonly<Record<Cause, (seen: Explanation) => boolean>> = {
-  clientClosed: ({ facts }) => facts.closed !== null && !facts.answered,
+  // One that answers no pings is found out long before it closes.
+  clientClosed: ({ facts, story }) =>
+    facts.closed !== null && !facts.answered && story.client !== "silent",
   upstreamClosed: (seen) => seen.upstream("closes") || seen.happened("restarted"),
-  clientLost: ({ facts }) => facts.vanished || facts.unreachable,
+  // Nor does one that takes nothing live until it goes.
+  clientLost: ({ facts, story }) =>
+    (facts.vanished || facts.unreachable) && story.client !== "stalls",
   clientUnresponsive: (seen) => seen.client("silent", "stalls"),
   upstreamLost: (seen) =>
     seen.isRetried

@@ -107,17 +107,29 @@ class Chaos {
     const before = await this.#warmUp();
     const disruptions = new Disruptions(this.#seed, this.#backends, this.#steady);
     const disrupting = disruptions.run();
-    const deploying = this.#deploy();
-    const watching = this.#watch();
+    const deploying = this.#reported(this.#deploy());
+    const watching = this.#reported(this.#watch());
     await this.#sendClients(performance.now() + durationMs);
     disruptions.stop();
     await disrupting;
     this.#isOver = true;
     await Promise.all([deploying, watching, ...this.#playing]);
-    await this.#settle(before);
-    for (const detail of disruptions.problems) this.problems.push({ what: "reload", detail });
+    await this.#reported(this.#settle(before));
+    for (const detail of disruptions.problems) this.#add("reload", detail);
+    for (const { name, errors } of this.lives) {
+      for (const error of errors) this.#add("errors in the log", `${name}: ${error}`);
+    }
     this.#judge();
     return disruptions;
+  }
+
+  /** A gateway that has died is no reason to say nothing about it. */
+  async #reported(part: Promise<void>): Promise<void> {
+    try {
+      await part;
+    } catch (error) {
+      this.#add("exit code", `the run could not go on: ${String(error)}`);
+    }
   }
 
   /** Code is compiled, pools and metrics exist: what is there now must be there in the end. */
@@ -175,8 +187,9 @@ class Chaos {
       await delay(STILL_ROUTED_MS);
       this.#rolling = null;
       const exit = await down;
-      // 1: it had to destroy sessions, of clients that take nothing or have gone.
-      if (exit !== 0 && exit !== 1) this.#add("exit code", `${life.name}: ${exit}`);
+      // It may have to destroy sessions, of clients that take nothing or have gone.
+      const right = life.destroyed > 0 ? 1 : 0;
+      if (exit !== right) this.#add("exit code", `${life.name}: ${exit}, not ${right}`);
     }
   }
 
@@ -212,9 +225,6 @@ class Chaos {
     }
     const exit = await this.#steady.shutDown(SHUTDOWN_LIMIT_MS);
     if (exit !== 0) this.#add("exit code", `steady: ${exit}`);
-    for (const { name, errors } of this.lives) {
-      for (const error of errors) this.#add("errors in the log", `${name}: ${error}`);
-    }
     this.#judgeMemory();
   }
 
@@ -265,6 +275,9 @@ class Chaos {
   }
 
   #judge(): void {
+    // What this program itself was late, it may be late to note, too.
+    this.#history.slackMs += this.ownStallMs;
+    for (const { history } of this.lives) history.slackMs += this.ownStallMs;
     const records = new Map<string, GatewayLife["records"]>();
     for (const record of this.lives.flatMap((life) => life.records)) {
       const known = records.get(record.clientIp);
@@ -276,6 +289,7 @@ class Chaos {
       const found = records.get(addressOf(story.index)) ?? [];
       const reports = this.#backends.reports.get(found[0]?.session ?? "") ?? [];
       const { history, drainsFrom, closedByAdmin } = life;
+      const port = Number(found[0]?.backend?.split(":")[2]);
       const wrong = judge({
         story,
         facts,
@@ -284,6 +298,7 @@ class Chaos {
         history,
         drainsFrom,
         closedByAdmin,
+        backend: this.#backends.ports.indexOf(port),
       });
       for (const what of wrong) {
         const { echoes, ...shown } = facts;

@@ -71,8 +71,8 @@ routes:
   - { name: plain, match: { path: /plain }, pool: main }
   - { name: nasty, match: { path: /nasty }, pool: nasty }
   - { name: http, match: { path: /http }, pool: nasty, refuse: http }
-  - { name: retry, match: { path: /retry }, pool: main, ${sessionRetry("none")} }
-  - { name: sure, match: { path: /sure }, pool: main, ${sessionRetry("unconfirmed")} }
+  - { name: retry, match: { path: /retry }, pool: main, ${sessionRetry("none", "4s")} }
+  - { name: sure, match: { path: /sure }, pool: main, ${sessionRetry("unconfirmed", "10s")} }
   - { name: capped, match: { path: /capped }, pool: capped }
   - { name: limits, match: { path: /limits }, pool: main, limits: { messageRate: 100, idleTimeout: 1s, maxMessageSize: 32KiB } }
   - { name: aged, match: { path: /aged }, pool: main, limits: { maxConnectionAge: 2s } }
@@ -97,8 +97,8 @@ log: { level: info }
 `;
 }
 
-function sessionRetry(resend: string): string {
-  return `retry: { session: { enabled: true, attempts: 30, timeout: 8s, resend: ${resend} } }`;
+function sessionRetry(resend: string, timeout: string): string {
+  return `retry: { session: { enabled: true, attempts: 30, timeout: ${timeout}, resend: ${resend} } }`;
 }
 
 /** Files that are no good: the gateway must keep what it has. */

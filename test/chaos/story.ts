@@ -22,6 +22,8 @@ export type UpstreamPart =
   | "slow"
   /** Sends messages of its own all the time, too. */
   | "chatty"
+  /** The same, with all that the socket takes: for a client that takes nothing. */
+  | "gushes"
   /** After `after` messages: a Close with `code`, a reset, a FIN without a Close. */
   | "closes"
   | "resets"
@@ -169,12 +171,14 @@ export function drawStory(seed: number, index: number): Story {
   );
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the keys are those of STORIES
   const route = random.weighted(weights) as RouteName;
-  const upstream = random.weighted(STORIES[route].upstream);
+  const client = random.weighted(STORIES[route].client);
+  const isFilled = client === "stalls" && random.chance(0.5);
+  const upstream = isFilled ? "gushes" : random.weighted(STORIES[route].upstream);
   return {
     index,
     route,
     upstream,
-    client: random.weighted(STORIES[route].client),
+    client,
     after: random.int(0, 5),
     upstreamCode: random.pick(upstream === "rejects" ? STATUSES : UPSTREAM_CODES),
     clientCode: random.pick(CLIENT_CODES),
