@@ -89,7 +89,7 @@ const CLIENT_PARTS: Readonly<Record<ClientPart, number>> = {
   fragments: 10,
   idles: 6,
   pauses: 3,
-  stalls: 2,
+  stalls: 4,
   silent: 2,
   vanishes: 10,
   halfCloses: 3,
