@@ -14,6 +14,7 @@ import {
   type ResponseHead,
 } from "../wire/response-head.ts";
 import type { Backend } from "./backend.ts";
+import { PatientTimeout } from "./patient-timeout.ts";
 import { type Rejection, readRejection } from "./rejection.ts";
 import { CONNECTED_TO_ITSELF, isSelfConnection } from "./self-connection.ts";
 import {
@@ -66,7 +67,7 @@ export class Dial {
   readonly #done: (result: DialResult) => void;
   readonly #upstream: UpstreamSocket;
   readonly #key = newKey();
-  readonly #timer: NodeJS.Timeout;
+  readonly #timeout: PatientTimeout;
   #state: State = "connecting";
   #head: Buffer = EMPTY;
   /** While awaiting the body: ends the reading of it. */
@@ -89,7 +90,7 @@ export class Dial {
     socket.on("end", this.#onEnd);
     // Queued until the connection stands.
     socket.write(serializeRequest(request, this.#key), "latin1");
-    this.#timer = setTimeout(() => this.#onTimeout(), options.timeoutMs);
+    this.#timeout = new PatientTimeout(options.timeoutMs, () => this.#onTimeout());
   }
 
   /** The client left. */
@@ -185,7 +186,7 @@ export class Dial {
 
   #end(): void {
     this.#state = "done";
-    clearTimeout(this.#timer);
+    this.#timeout.clear();
     this.#head = EMPTY;
   }
 

@@ -6,6 +6,7 @@
  *      └────────────── end, error, timeout, abort ──────────────────────────▲
  */
 import { connect, type Socket } from "node:net";
+import { PatientTimeout } from "./patient-timeout.ts";
 import { CONNECTED_TO_ITSELF, isSelfConnection } from "./self-connection.ts";
 
 /** What is probed; a `Backend` is one. */
@@ -27,8 +28,8 @@ export interface ProbeResult {
 export const PROBE_USER_AGENT = "softclose-health";
 
 /**
- * Runs `start` as a probe. Never rejects, and settles within `timeoutMs` plus the wait of `leave`, or at
- * once when `signal` is aborted; the socket is destroyed by then.
+ * Runs `start` as a probe. Never rejects, and settles within `timeoutMs` (in which this process runs) plus
+ * the wait of `leave`, or at once when `signal` is aborted; the socket is destroyed by then.
  */
 export function runProbe(
   target: ProbeTarget,
@@ -58,7 +59,7 @@ export class ProbeAttempt {
   #state: "running" | "leaving" | "done" = "running";
   #verdict: ProbeResult = ABORTED;
   #awaited = "connection";
-  #timer: NodeJS.Timeout;
+  #timeout: PatientTimeout;
   #socket: Socket | null = null;
   #release: (() => void) | null = null;
 
@@ -72,7 +73,7 @@ export class ProbeAttempt {
     this.#timeoutMs = timeoutMs;
     this.#signal = signal;
     this.#resolve = resolve;
-    this.#timer = setTimeout(this.#onTimeout, timeoutMs);
+    this.#timeout = new PatientTimeout(timeoutMs, this.#onTimeout);
     signal.addEventListener("abort", this.#onAbort);
   }
 
@@ -124,8 +125,8 @@ export class ProbeAttempt {
     if (this.#state !== "running") return;
     this.#state = "leaving";
     this.#verdict = { good: true, detail };
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#finish(), waitMs);
+    this.#timeout.clear();
+    this.#timeout = new PatientTimeout(waitMs, () => this.#finish());
   }
 
   #end(verdict: ProbeResult): void {
@@ -137,7 +138,7 @@ export class ProbeAttempt {
   #finish(): void {
     if (this.#state === "done") return;
     this.#state = "done";
-    clearTimeout(this.#timer);
+    this.#timeout.clear();
     this.#signal.removeEventListener("abort", this.#onAbort);
     const release = this.#release;
     this.#release = null;
