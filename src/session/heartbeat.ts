@@ -49,9 +49,11 @@ export class Heartbeat {
   readonly #timeoutMs: number;
   readonly #expectsAnswer: boolean;
   #pingAt: number;
-  /** When the ping was sent whose answer is awaited; null: none is. */
+  /** When the first ping was sent since which no life has been seen; null: none is unanswered. */
   #awaitedSince: number | null = null;
-  #awaitedPing = NO_PING;
+  /** The ping by which the round trip is measured, and when it was sent. */
+  #measuredPing = NO_PING;
+  #measuredSince = 0;
   #standingStillSince: number | null = null;
 
   /**
@@ -88,19 +90,25 @@ export class Heartbeat {
   pinged(now: number, ping: number): void {
     this.#pingAt = Math.max(this.#pingAt + this.#intervalMs, now + this.#intervalMs / 2);
     // Nobody is bound to answer an application's text: it keeps hops awake and proves nothing.
-    if (!this.#expectsAnswer || this.#awaitedSince !== null) return;
-    this.#awaitedSince = now;
-    this.#awaitedPing = ping;
+    if (!this.#expectsAnswer) return;
+    this.#awaitedSince ??= now;
+    // RFC 6455 §5.5.3: of several pings only the last need be answered, so this one's pong may never come.
+    const waitedMs = (this.#standingStillSince ?? now) - this.#measuredSince;
+    if (this.#measuredPing !== NO_PING && waitedMs < this.#timeoutMs) return;
+    this.#measuredPing = ping;
+    this.#measuredSince = now;
   }
 
   /**
-   * The pong to ping number `ping`. Milliseconds since that ping; null: it was not the awaited one. On a
-   * long way a pong may come after other bytes have shown life, and after the next ping.
+   * The pong to ping number `ping`, which may be one that others sent over this leg: it is life all the same.
+   * Milliseconds since that ping; null: it is not the measured one. On a long way its pong may come after
+   * other bytes have shown life, and after the next ping.
    */
   ponged(now: number, ping: number): number | null {
-    const since = ping === this.#awaitedPing ? this.#awaitedSince : null;
     this.#awaitedSince = null;
-    return since === null ? null : now - since;
+    if (ping !== this.#measuredPing) return null;
+    this.#measuredPing = NO_PING;
+    return now - this.#measuredSince;
   }
 
   /** The peer cannot be heard (we read nothing from it) or asked (nothing reaches it): time stops. */
@@ -116,6 +124,7 @@ export class Heartbeat {
     const since = this.#standingStillSince;
     if (since === null) return;
     this.#standingStillSince = null;
+    this.#measuredSince += now - Math.max(since, this.#measuredSince);
     if (this.#awaitedSince === null) return;
     if (lastReadAt >= this.#awaitedSince) this.#awaitedSince = null;
     else this.#awaitedSince += now - Math.max(since, this.#awaitedSince);

@@ -76,15 +76,13 @@ describe("Heartbeat", () => {
     expect(heartbeat.verdict(2_100, 0)).toBe("unresponsive");
   });
 
-  it("forgets no sign of life over many short stand-stills", () => {
-    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
-    heartbeat.pinged(1_000, 1);
-    // Heard for 100 ms of each 200 ms, and asked for a verdict just before the next byte is read.
-    for (let now = 1_100; now < 4_000; now += 200) {
-      heartbeat.standStill(now);
-      heartbeat.goOn(now + 100, now);
-      expect(heartbeat.verdict(now + 199, now)).not.toBe("unresponsive");
-    }
+  it("forgets no sign of life that came before it stood still", () => {
+    const heartbeat = new Heartbeat({ ...CONFIG, intervalMs: 10_000 }, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000, PING);
+    // A byte was read at 1050, and no verdict was asked for before the deadline moves past it.
+    heartbeat.standStill(1_100);
+    heartbeat.goOn(5_000, 1_050);
+    expect(heartbeat.verdict(5_950, 1_050)).toBe("nothing");
   });
 
   it("gives a ping that was sent while it stood still its whole time afterwards", () => {
@@ -104,15 +102,51 @@ describe("Heartbeat", () => {
     expect(heartbeat.verdict(1_999, 0)).toBe("nothing");
   });
 
-  it("does not take the pong of an earlier ping for that of the awaited one", () => {
+  it("measures a ping by its own pong, after other bytes have shown life and the next ping is out", () => {
     const heartbeat = new Heartbeat({ ...CONFIG, timeoutMs: 3_000 }, 0, FULL_INTERVAL);
     heartbeat.pinged(1_000, 1);
-    // Another byte has shown life before the pong, which is still on its way at the next ping.
     expect(heartbeat.verdict(2_000, 1_500)).toBe("ping");
     heartbeat.pinged(2_000, 2);
-    expect(heartbeat.ponged(2_100, 1)).toBeNull();
-    // It is life all the same.
+    expect(heartbeat.ponged(2_100, 1)).toBe(1_100);
+    // It is life for both.
     expect(heartbeat.verdict(5_000, 2_100)).toBe("ping");
+    expect(heartbeat.ponged(5_100, 2)).toBeNull();
+    heartbeat.pinged(6_000, 3);
+    expect(heartbeat.ponged(6_050, 3)).toBe(50);
+  });
+
+  it("goes on measuring its ping when the pong to another one comes before, which is life", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000, 2);
+    expect(heartbeat.ponged(1_020, 1)).toBeNull();
+    expect(heartbeat.verdict(1_300, 0)).toBe("nothing");
+    expect(heartbeat.ponged(1_350, 2)).toBe(350);
+    expect(heartbeat.ponged(1_351, 2)).toBeNull();
+  });
+
+  it("measures a newer ping once the pong to the older one is overdue", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000, 1);
+    expect(heartbeat.verdict(1_200, 1_100)).toBe("nothing");
+    // Not overdue by a millisecond, for a peer that answers only the last one.
+    heartbeat.pinged(1_299, 2);
+    expect(heartbeat.ponged(1_310, 2)).toBeNull();
+    heartbeat.pinged(1_320, 3);
+    expect(heartbeat.ponged(1_340, 1)).toBeNull();
+    expect(heartbeat.ponged(1_345, 3)).toBe(25);
+  });
+
+  it("does not count the time for which it stood still as the peer's", () => {
+    const heartbeat = new Heartbeat(CONFIG, 0, FULL_INTERVAL);
+    heartbeat.pinged(1_000, 1);
+    heartbeat.standStill(1_100);
+    heartbeat.pinged(2_000, 2);
+    heartbeat.goOn(5_000, 1_050);
+    expect(heartbeat.ponged(5_020, 1)).toBe(120);
+    heartbeat.standStill(6_000);
+    heartbeat.pinged(6_100, 3);
+    heartbeat.goOn(7_000, 5_020);
+    expect(heartbeat.ponged(7_030, 3)).toBe(30);
   });
 });
 
