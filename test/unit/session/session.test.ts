@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { UNPIN_CHECK_MS } from "../../../src/session/flow.ts";
 import { closePayload } from "../../support/frames.ts";
 import { type FakeSocket, routeOf, SessionBench } from "./fake-socket.ts";
 
@@ -130,6 +131,31 @@ describe("a heartbeat", () => {
     expect(session.state).toBe("closing");
     bench.wheel.stop();
   });
+
+  it.each(["client", "upstream"] as const)(
+    "forgets no sign of life of the %s that came before it was not read for a while",
+    async (side) => {
+      const bench = new SessionBench(() => 0);
+      const beat = "{ interval: 10s, timeout: 1s }";
+      const other = side === "client" ? "upstream" : "client";
+      const { session, client, upstream } = bench.open(
+        routeOf(
+          `heartbeat: { ${side}: ${beat}, ${other}: { interval: 0s } }\nlimits: { slowConsumerTimeout: 60s }\n`,
+        ),
+      );
+      const [heard, full] = side === "client" ? [client, upstream] : [upstream, client];
+      await pass(10_000 + PRECISION_MS);
+      expect(heard.count(PING)).toBe(1);
+      // What is life also fills the other side, and nothing is judged until that has drained.
+      full.stuck = true;
+      flood(heard, side === "client");
+      await pass(UNPIN_CHECK_MS - PRECISION_MS);
+      full.drain();
+      await pass(4_000);
+      expect(session.state).toBe("open");
+      bench.wheel.stop();
+    },
+  );
 
   it("with payload text is never judged", async () => {
     const bench = new SessionBench(() => 0);
