@@ -115,7 +115,8 @@ export class Passthrough {
   #send(request: IncomingMessage, response: ServerResponse, to: Destination): void {
     const { target, exchange, agent = this.#agent } = to;
     this.#proxy.web(request, response, { target, agent }, (error: NodeJS.ErrnoException) => {
-      if (response.headersSent) destroy(response);
+      // Of a client that has left, `http-proxy` passes on some errors, too.
+      if (response.headersSent || response.destroyed) destroy(response);
       else if (exchange.outcome === "silent") {
         answer(request, response, 504, "the backend did not answer in time");
       } else if (exchange.connection === "used" && endedIdle(error) && isRepeatable(request)) {
