@@ -95,6 +95,10 @@ function rightCodes({ story, facts }: Case, { cause }: LoggedRecord): readonly (
   return [CLOSE_TABLE[cause].client];
 }
 
+function isRetried({ route }: Story): boolean {
+  return route === "retry" || route === "sure";
+}
+
 /** What each upstream of the session was told, if it was told anything. */
 function judgeFarewells(one: Case, record: LoggedRecord): string[] {
   const problems: string[] = [];
@@ -103,7 +107,8 @@ function judgeFarewells(one: Case, record: LoggedRecord): string[] {
     // One that closes by itself gets its own code back, unless ours was on its way already.
     const right: (number | null)[] = [closed];
     if (resume === record.resumes) right.push(farewell(one, record));
-    else right.push(GOING_AWAY);
+    // One that its session leaves, if only for as long as the next one is not there yet.
+    if (isRetried(one.story)) right.push(GOING_AWAY);
     if (!right.includes(told)) {
       problems.push(`upstream ${resume} was told ${told}, not ${right.join(" or ")}`);
     }
@@ -142,7 +147,7 @@ class Explanation {
   }
 
   get isRetried(): boolean {
-    return this.story.route === "retry" || this.story.route === "sure";
+    return isRetried(this.story);
   }
 
   get drains(): boolean {
