@@ -4,62 +4,12 @@ import { join } from "node:path";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { formatProblem, loadConfig } from "../../../src/config/load.ts";
+import { YAML_PIECES } from "../../support/yaml-pieces.ts";
 
 const EXAMPLE = readFileSync(join(import.meta.dirname, "../../../gateway.example.yaml"), "utf8");
 const LINES = EXAMPLE.split("\n").filter((line) => !/^\s*(#|$)/.test(line));
 
-/** Pieces that mean something to YAML or to the schema. */
-const piece = fc.constantFrom(
-  "[",
-  "]",
-  "{",
-  "}",
-  ":",
-  ": ",
-  "- ",
-  "? ",
-  "#",
-  "&a ",
-  "*a",
-  "<<: *a",
-  "!!str ",
-  "!x ",
-  "|",
-  ">",
-  "'",
-  '"',
-  "\\",
-  "\n",
-  "\r",
-  "\t",
-  "  ",
-  "---\n",
-  "...\n",
-  "%YAML 1.1\n---\n",
-  "${",
-  "${A}",
-  "${B}",
-  "$${",
-  "}",
-  "\0",
-  "\uFEFF",
-  "\uD800",
-  "~",
-  "null",
-  "0",
-  "-1",
-  "1e999",
-  ".nan",
-  "0x10",
-  "true",
-  "5s",
-  "1KiB",
-  "ws://",
-  "__proto__: 1\n",
-  "constructor: {}\n",
-  "2001-01-01",
-  "é",
-);
+const piece = fc.constantFrom(...YAML_PIECES);
 
 /** Phrases of zod and of V8 that say nothing to an operator. */
 const LEAKS = [
