@@ -252,7 +252,7 @@ export function pathPrefix() {
     if (/[^\x21-\x7e]/.test(path))
       return `${show(path)} is not a path; write other characters as %XX`;
     // %2E is a dot, %2F a slash, %5C a backslash: no router and no backend agree on these.
-    if (/\\|%2f|%5c|\/(?:\.|%2e){1,2}(?:\/|$)/i.test(path))
+    if (/\\|%2f|%5c|\/(?:\.|%2e){1,2}(?:[/;]|$)/i.test(path))
       return `${show(path)} is not one path to all readers; leave out \\, %2F, %5C, . and .. in it`;
     return undefined;
     // Prefixes match on segment borders, so a last slash would say nothing, and "/" means any.

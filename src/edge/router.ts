@@ -54,7 +54,7 @@ function hostName(host: string): string {
  * separator. What is sent on is what the client sent.
  */
 function readingsOf(path: string): readonly string[] {
-  if (!/%|\\|\/\/|\/\.{1,2}(?:\/|$)/.test(path)) return [path];
+  if (!/%|\\|\/\/|\/\.{1,2}(?:[/;]|$)/.test(path)) return [path];
   const plain = path.replace(/%[\da-f]{2}/gi, plainOctet);
   const readings = new Set<string>();
   for (const separator of hasOneReading(plain) ? ["/"] : SEPARATORS) {
@@ -70,19 +70,19 @@ const SEPARATORS = ["/", /[/\\]/, /[/\\]|%2F|%5C/];
 
 /** Whether a path, its unreserved characters not encoded, means the same to all. */
 function hasOneReading(path: string): boolean {
-  return !/\\|%2F|%5C|(?:^|\/)\.{1,2}(?:\/|$)/.test(path);
+  return !/\\|%2F|%5C|(?:^|\/)\.{1,2}(?:[/;]|$)/.test(path);
 }
 
 function joined(segments: readonly string[]): string {
   return `/${segments.filter((segment) => segment !== "").join("/")}`;
 }
 
-/** RFC 3986 §5.2.4. */
+/** RFC 3986 §5.2.4; and as servlet containers have it, which take parameters off first: `..;a=b` is `..`. */
 function resolved(segments: readonly string[]): readonly string[] {
   const left: string[] = [];
   for (const segment of segments) {
-    if (segment === "..") left.pop();
-    else if (segment !== ".") left.push(segment);
+    if (/^\.\.(?:;|$)/.test(segment)) left.pop();
+    else if (!/^\.(?:;|$)/.test(segment)) left.push(segment);
   }
   return left;
 }

@@ -34,6 +34,7 @@ describe("Router", () => {
     ["", "/x//..//admin", null],
     ["", "/%61dm%69n/a", "admin"],
     ["", "/x\\..\\admin", null],
+    ["chat.example.com", "/ws/a;b=c", "exact"],
     ["", "/admin/x%2Fy", "admin"],
     ["", "/x%2f..%2fadmin", null],
     ["", "/%2561dmin", null],
@@ -67,6 +68,8 @@ describe("Router", () => {
     "/x%2f..%2fadmin",
     "/admin%5c..%5c..",
     "/x/..%2fadmin/secret",
+    "/x/..;/admin",
+    "/admin/..;a=b/x",
   ])("finds none for %s, which readers give to different routes", (target) => {
     const both = new Router([
       aRoute("admin", { host: null, path: "/admin" }),
