@@ -1,24 +1,18 @@
 /** A hop between gateway and backend that cuts what is idle for 2 s: the client never sees 1006. */
 import { describe, expect, it } from "vitest";
-import { type LibraryClient, oneClose } from "../support/clients.ts";
+import { oneClose } from "../support/clients.ts";
 import { eventually } from "../support/eventually.ts";
-import type { TestGateway } from "../support/gateway.ts";
 import { expectOutcome, titled } from "../support/outcome.ts";
 import { lacks } from "../support/programs.ts";
-import type { EchoServer } from "./support/echo-server.ts";
 import { echoed, HopSetting, NO_HEARTBEAT, RESUMED } from "./support/hop-setting.ts";
 import { ALL_HOPS, HOP_PROGRAMS, type HopKind } from "./support/hops.ts";
-
-const IDLE_TIMEOUT = "2s";
-/** Twice that, and more than the first tick of a heartbeat can come early. */
-const IDLE_MS = 4_500;
-const LIMIT_MS = 20_000;
-
-interface Ends {
-  readonly backend: EchoServer;
-  readonly gateway: TestGateway;
-  readonly client: LibraryClient;
-}
+import {
+  type Ends,
+  expectUndisturbed,
+  IDLE_LIMIT_MS,
+  IDLE_MS,
+  IDLE_TIMEOUT,
+} from "./support/idle-hop.ts";
 
 async function openThrough(kind: HopKind, setting: HopSetting, yaml: string): Promise<Ends> {
   const backend = await setting.echo();
@@ -44,27 +38,20 @@ describe.skipIf(lacks(...HOP_PROGRAMS)).concurrent.each(titled(ALL_HOPS))(
 
     it("is kept from it by a ping every second", async (context) => {
       const setting = new HopSetting(context);
-      const { backend, gateway, client } = await openThrough(
+      const ends = await openThrough(
         kind,
         setting,
         "heartbeat: { client: { interval: 0s }, upstream: { interval: 1s } }\n",
       );
+      const { backend, client } = ends;
       const since = performance.now();
       await eventually(() => {
         expect(client.log.closes).toEqual([]);
         expect(backend.pings).toBeGreaterThanOrEqual(5);
         expect(performance.now() - since).toBeGreaterThan(IDLE_MS);
-      }, LIMIT_MS);
+      }, IDLE_LIMIT_MS);
       expect(client.log.frames).toHaveLength(1);
-      await echoed(client, "still here");
-      expect(backend.connections).toBe(1);
-      client.sendClose(1000, "done");
-      expect(await client.ended()).toEqual(oneClose(1000, "done"));
-      await expectOutcome(gateway, {
-        cause: "clientClosed",
-        client: { sent: 1000, received: 1000 },
-        upstream: { sent: 1000, received: 1000 },
-      });
+      await expectUndisturbed(ends);
     });
 
     it("that cuts a session again and again is not noticed by the client, with session retry", async (context) => {
